@@ -1,0 +1,162 @@
+"""msgpack with numpy arrays, in both encodings that robot policies use, and nothing unsafe.
+
+openpi's encoding (`openpi_client.msgpack_numpy`) marks an array with the byte keys `__ndarray__`, `data`, `dtype`,
+`shape`; the PyPI package `msgpack-numpy` with `nd`, `type`, `kind`, `shape`, `data`. Both are read, and an answer is
+written in the encoding that the request used. Decoding never unpickles: object, void and complex dtypes, negative or
+oversized shapes and byte counts that disagree with shape x dtype are refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from policy_protocol.errors import CodecError
+
+__all__ = ["ArrayEncoding", "Decoded", "pack", "unpack"]
+
+_SAFE_KINDS = frozenset("biufSU")
+"""numpy dtype kinds that travel: bool, signed, unsigned, float, bytes and text."""
+_MAX_DIMENSIONS = 32
+
+
+class ArrayEncoding(Enum):
+    """How arrays are written inside a msgpack message."""
+
+    OPENPI = "openpi"
+    MSGPACK_NUMPY = "msgpack-numpy"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded message and the encoding that its arrays used (openpi's when it holds none)."""
+
+    value: Any
+    encoding: ArrayEncoding
+
+
+def pack(value: object, encoding: ArrayEncoding = ArrayEncoding.OPENPI) -> bytes:
+    """Write maps, lists, scalars and numpy arrays as msgpack.
+
+    Raises:
+        CodecError: the value holds an array of an unsafe dtype, or an object that msgpack cannot write.
+    """
+    default = _openpi_map if encoding is ArrayEncoding.OPENPI else _msgpack_numpy_map
+    try:
+        return bytes(msgpack.packb(value, default=default))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CodecError(f"This value cannot be sent: {error}.") from error
+
+
+def unpack(data: bytes | bytearray | memoryview) -> Decoded:
+    """Read one msgpack message. Arrays are read-only views of `data`, without a copy.
+
+    Raises:
+        CodecError: the bytes are not one well-formed message, or hold an array that is refused.
+    """
+    hook = _ArrayHook()
+    try:
+        value = msgpack.unpackb(data, object_hook=hook)
+    except CodecError:
+        raise
+    except Exception as error:  # msgpack raises its own, ValueError, UnicodeDecodeError, RecursionError …
+        raise CodecError(f"The message is not valid msgpack: {error or type(error).__name__}.") from error
+    return Decoded(value, hook.encoding or ArrayEncoding.OPENPI)
+
+
+def _checked(array: np.ndarray[Any, Any] | np.generic) -> None:
+    if array.dtype.kind not in _SAFE_KINDS:
+        raise CodecError(f"An array of dtype {array.dtype} cannot be sent; use bool, integer, float or text.")
+
+
+def _openpi_map(value: object) -> Mapping[bytes, object]:
+    if isinstance(value, np.ndarray):
+        _checked(value)
+        return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
+    if isinstance(value, np.generic):
+        _checked(value)
+        return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
+    raise TypeError(f"objects of type {type(value).__name__} are not part of the protocol")
+
+
+def _msgpack_numpy_map(value: object) -> Mapping[bytes, object]:
+    if isinstance(value, np.ndarray):
+        _checked(value)
+        return {b"nd": True, b"type": value.dtype.str, b"kind": b"", b"shape": value.shape, b"data": value.tobytes()}
+    if isinstance(value, np.generic):
+        _checked(value)
+        return {b"nd": False, b"type": value.dtype.str, b"data": value.tobytes()}
+    raise TypeError(f"objects of type {type(value).__name__} are not part of the protocol")
+
+
+class _ArrayHook:
+    """msgpack's `object_hook`: turns array maps of either encoding into arrays and remembers which it saw first."""
+
+    def __init__(self) -> None:
+        self.encoding: ArrayEncoding | None = None
+
+    def __call__(self, raw: dict[Any, Any]) -> object:
+        fields = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in raw.items()}
+        if "__ndarray__" in fields or "__npgeneric__" in fields:
+            self.encoding = self.encoding or ArrayEncoding.OPENPI
+            return _array(fields, "dtype") if "__ndarray__" in fields else _openpi_scalar(fields)
+        if "nd" in fields and "type" in fields:
+            self.encoding = self.encoding or ArrayEncoding.MSGPACK_NUMPY
+            return _array(fields, "type") if fields["nd"] else _bytes_scalar(fields)
+        if fields.get("complex") is True:
+            raise CodecError("Complex numbers are refused; send their real and imaginary parts as floats.")
+        return raw
+
+
+def _dtype(name: object) -> np.dtype[Any]:
+    text = name.decode("latin-1") if isinstance(name, bytes) else name
+    try:
+        dtype = np.dtype(text) if isinstance(text, str) else None
+    except (TypeError, ValueError, SyntaxError):
+        dtype = None
+    if dtype is None or dtype.kind not in _SAFE_KINDS:
+        raise CodecError(f"An array of dtype {str(name)[:80]!r} is refused; send bool, integer, float or text.")
+    return dtype
+
+
+def _shape(raw: object) -> tuple[int, ...]:
+    if not isinstance(raw, (list, tuple)) or len(raw) > _MAX_DIMENSIONS:
+        raise CodecError(f"An array's shape is a list of at most {_MAX_DIMENSIONS} lengths.")
+    if not all(isinstance(length, int) and not isinstance(length, bool) and 0 <= length < 2**63 for length in raw):
+        raise CodecError(f"An array's shape holds non-negative integers, not {str(raw)[:80]}.")
+    return tuple(raw)
+
+
+def _array(fields: Mapping[str, Any], dtype_key: str) -> np.ndarray[Any, Any]:
+    dtype, shape, data = _dtype(fields.get(dtype_key)), _shape(fields.get("shape")), fields.get("data")
+    if not isinstance(data, bytes):
+        raise CodecError("An array's data is a byte string.")
+    expected = math.prod(shape) * dtype.itemsize
+    if len(data) != expected:
+        raise CodecError(f"An array of shape {shape} and dtype {dtype} holds {expected} bytes, not {len(data)}.")
+    try:
+        return np.ndarray(shape, dtype, buffer=data)
+    except (ValueError, OverflowError) as error:  # an empty array whose other lengths overflow
+        raise CodecError(f"An array of shape {shape} is refused: {error}.") from error
+
+
+def _openpi_scalar(fields: Mapping[str, Any]) -> np.generic:
+    dtype, data = _dtype(fields.get("dtype")), fields.get("data")
+    if not isinstance(data, (bool, int, float, str, bytes)):
+        raise CodecError("A numpy scalar's data is one number or string.")
+    try:
+        scalar: np.generic = dtype.type(data)
+    except (ValueError, OverflowError, TypeError) as error:
+        raise CodecError(f"The value {str(data)[:80]!r} is not of dtype {dtype}.") from error
+    return scalar
+
+
+def _bytes_scalar(fields: Mapping[str, Any]) -> np.generic:
+    scalar: np.generic = _array({**fields, "shape": (1,)}, "type").flat[0]
+    return scalar

@@ -1,0 +1,158 @@
+"""One error tree for the whole project, each error with a stable code.
+
+The code is what travels on the wire and what a program may test; the message is for a person and says what
+happened, what was expected and what to do about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ChunkwireError",
+    "CodecError",
+    "DeadlineExceeded",
+    "Draining",
+    "InternalError",
+    "InvalidObservation",
+    "Overloaded",
+    "ProtocolViolation",
+    "RemoteError",
+    "ServerUnavailable",
+    "SpecInvalid",
+    "SpecMismatch",
+    "did_you_mean",
+    "error_from_wire",
+]
+
+
+class ChunkwireError(Exception):
+    """Base of every error that a user of Chunkwire can see.
+
+    Attributes:
+        code: stable identifier, the same on WebSocket, gRPC and in records.
+        field: path of the offending field (`observation/state`), or None.
+        exit_code: status with which a command line ends on this error.
+    """
+
+    code = "error"
+    exit_code = 1
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+    def to_wire(self) -> dict[str, str]:
+        """The map `{"code", "message", "field"?}` that an envelope reply carries."""
+        wire = {"code": self.code, "message": self.message}
+        return wire if self.field is None else {**wire, "field": self.field}
+
+
+class CodecError(ChunkwireError):
+    """Bytes that are not a safe, well-formed message."""
+
+    code = "malformed"
+
+
+class InvalidObservation(ChunkwireError):
+    """An observation that the policy cannot take: a key, dtype, shape or value is wrong."""
+
+    code = "invalid_argument"
+
+
+class Overloaded(ChunkwireError):
+    """The server's queue is full; ask again later."""
+
+    code = "overloaded"
+
+
+class DeadlineExceeded(ChunkwireError):
+    """The request's deadline passed before its actions were computed."""
+
+    code = "deadline_exceeded"
+
+
+class Draining(ChunkwireError):
+    """The server is shutting down and takes no new requests."""
+
+    code = "draining"
+
+
+class InternalError(ChunkwireError):
+    """The server failed; its log has the traceback."""
+
+    code = "internal"
+
+
+class ServerUnavailable(ChunkwireError):
+    """No server answers at the address, or the connection was lost."""
+
+    code = "unavailable"
+
+
+class ProtocolViolation(ChunkwireError):
+    """The other side broke the contract: an unknown reply id, a wrong shape, NaN in the actions."""
+
+    code = "protocol_violation"
+
+
+class RemoteError(ChunkwireError):
+    """An error reported by the server under a code that this version does not know."""
+
+    code = "remote"
+
+
+class SpecInvalid(ChunkwireError):
+    """A `policy_spec.json` that is not a policy spec."""
+
+    code = "spec_invalid"
+
+
+class SpecMismatch(ChunkwireError):
+    """The simulator cannot be set up as the policy's spec demands."""
+
+    code = "spec_mismatch"
+
+
+_BY_CODE: dict[str, type[ChunkwireError]] = {
+    error.code: error
+    for error in (
+        CodecError,
+        InvalidObservation,
+        Overloaded,
+        DeadlineExceeded,
+        Draining,
+        InternalError,
+        ServerUnavailable,
+        ProtocolViolation,
+    )
+}
+
+
+def error_from_wire(wire: object) -> ChunkwireError:
+    """The error that `to_wire` wrote; an unknown code or shape becomes a `RemoteError` that keeps the text."""
+    if not isinstance(wire, dict):
+        return RemoteError(f"The server answered with an error of an unknown form: {wire!r}.")
+    code, message = str(wire.get("code", "")), str(wire.get("message", ""))
+    field = wire.get("field")
+    error = _BY_CODE.get(code)
+    if error is None:
+        return RemoteError(f"{message} (code {code!r})", field=None if field is None else str(field))
+    return error(message, field=None if field is None else str(field))
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """The end of an error about an unknown name: the closest choice if there is one, else the list of choices.
+
+    Returns a sentence that starts with a space, ready to be appended to "Unknown environment 'StackCub-v1'.".
+    """
+    names = sorted(choices)
+    folded = {choice.lower(): choice for choice in names}
+    close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
+    if close:
+        return f" Did you mean {folded[close[0]]!r}?"
+    if len(names) > 20:
+        return f" There are {len(names)} names to choose from, none of them close."
+    return f" Choose one of: {', '.join(names)}."

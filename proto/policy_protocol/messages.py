@@ -1,0 +1,143 @@
+"""The messages of the wire: observation, request, reply. Plain data; no I/O.
+
+A bare observation map is openpi's request. The envelope `{"id", "observation", …}` is ours and is told apart by its
+`id` and `observation` keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from policy_protocol.errors import ChunkwireError, CodecError, ProtocolViolation, error_from_wire
+
+__all__ = ["PROTOCOL", "ActionChunk", "EpisodeMoment", "InferReply", "InferRequest", "Observation", "is_envelope"]
+
+PROTOCOL = "chunkwire/1"
+"""Name and version of the envelope protocol, sent in the first frame."""
+
+Observation: TypeAlias = Mapping[str, Any]
+"""Wire key -> value: images (height, width, 3) uint8, state (state_dim,) float, prompt str; spec.py names the keys."""
+
+
+@dataclass(frozen=True)
+class EpisodeMoment:
+    """Which moment of which episode a request belongs to: for logs and the replay policy; a model never sees it."""
+
+    env_id: str
+    seed: int
+    step: int
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """One question to the policy.
+
+    `noise_seed` fixes the flow's noise. With `batch` N every array of the observation has a leading N.
+    """
+
+    id: int
+    observation: Observation
+    noise_seed: int | None = None
+    batch: int | None = None
+    deadline_ms: float | None = None
+    episode: EpisodeMoment | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The envelope map; fields that are None stay out."""
+        wire: dict[str, Any] = {"id": self.id, "observation": dict(self.observation)}
+        for name in ("noise_seed", "batch", "deadline_ms"):
+            if (value := getattr(self, name)) is not None:
+                wire[name] = value
+        if self.episode is not None:
+            wire["episode"] = {"env_id": self.episode.env_id, "seed": self.episode.seed, "step": self.episode.step}
+        return wire
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> InferRequest:
+        """Validate an envelope. Raises `CodecError` naming the field."""
+        unknown = set(wire) - {"id", "observation", "noise_seed", "batch", "deadline_ms", "episode"}
+        if unknown:
+            raise CodecError(f"The request has unknown fields: {', '.join(sorted(map(str, unknown)))}.")
+        observation = wire["observation"]
+        if not isinstance(observation, Mapping):
+            raise CodecError("The request's observation must be a map.", field="observation")
+        deadline = wire.get("deadline_ms")
+        if deadline is not None and not (_is_number(deadline) and deadline > 0):
+            raise CodecError("deadline_ms must be a positive number of milliseconds.", field="deadline_ms")
+        return cls(
+            id=_whole(wire, "id", 0),
+            observation=observation,
+            noise_seed=_whole(wire, "noise_seed", 0) if wire.get("noise_seed") is not None else None,
+            batch=_whole(wire, "batch", 1) if wire.get("batch") is not None else None,
+            deadline_ms=None if deadline is None else float(deadline),
+            episode=_moment(wire["episode"]) if wire.get("episode") is not None else None,
+        )
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """Actions in physical units and how long they took.
+
+    `timing` holds milliseconds: `infer_ms` (device time, measured to the finished result), `queue_ms`, `total_ms`.
+    """
+
+    actions: Float[np.ndarray, "*batch action_horizon action_dim"]
+    timing: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InferReply:
+    """The answer to the request of the same id: either a chunk or an error."""
+
+    id: int
+    chunk: ActionChunk | None = None
+    error: ChunkwireError | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The reply map: `{"id", "actions", "timing"}` or `{"id", "error"}`."""
+        if self.chunk is None:
+            assert self.error is not None
+            return {"id": self.id, "error": self.error.to_wire()}
+        return {"id": self.id, "actions": self.chunk.actions, "timing": dict(self.chunk.timing)}
+
+    @classmethod
+    def from_wire(cls, wire: object) -> InferReply:
+        """Validate a reply. Raises `ProtocolViolation` when it is not one."""
+        if not isinstance(wire, Mapping) or not isinstance(wire.get("id"), int):
+            raise ProtocolViolation("The server's reply carries no id. Is this a Chunkwire server?")
+        if "error" in wire:
+            return cls(wire["id"], error=error_from_wire(wire["error"]))
+        actions = wire.get("actions")
+        if not isinstance(actions, np.ndarray) or actions.dtype.kind != "f":
+            raise ProtocolViolation("The server's reply holds no floating-point `actions` array.", field="actions")
+        return cls(wire["id"], ActionChunk(actions, dict(wire.get("timing") or {})))
+
+
+def is_envelope(message: Mapping[Any, Any]) -> bool:
+    """Whether a request is an envelope rather than openpi's bare observation."""
+    return "id" in message and "observation" in message
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+
+
+def _whole(wire: Mapping[str, Any], name: str, minimum: int) -> int:
+    value = wire[name]
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value < 2**63:
+        raise CodecError(f"{name} must be a whole number from {minimum}, not {str(value)[:60]!r}.", field=name)
+    return value
+
+
+def _moment(raw: object) -> EpisodeMoment:
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("env_id"), str):
+        raise CodecError("episode must be a map with env_id, seed and step.", field="episode")
+    for name in ("seed", "step"):
+        if name not in raw:
+            raise CodecError(f"episode.{name} is missing.", field=f"episode.{name}")
+    return EpisodeMoment(raw["env_id"], _whole(raw, "seed", 0), _whole(raw, "step", 0))

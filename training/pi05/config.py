@@ -1,0 +1,133 @@
+"""Sizes of a Pi0 or Pi0.5 model, and the presets by name.
+
+The full model is SigLIP So400m/14, Gemma 2B for the prefix and a 300M expert for the actions. The small presets have
+every part of its structure at widths that two CPU cores can train.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from policy_protocol.errors import ChunkwireError, did_you_mean
+from policy_protocol.spec import Family
+
+__all__ = ["SLOTS", "GemmaConfig", "ModelConfig", "SigLIPConfig", "UnknownPreset", "preset"]
+
+SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
+"""openpi's names of the camera views, in the order in which their tokens enter the prefix."""
+
+
+class UnknownPreset(ChunkwireError):
+    """A model preset that does not exist."""
+
+    code = "unknown_preset"
+
+
+@dataclass(frozen=True)
+class SigLIPConfig:
+    """The vision tower: a ViT over square patches, no pooling."""
+
+    image_size: int
+    """Pixels of a side; images are resized to a square of it."""
+    patch_size: int
+    width: int
+    depth: int
+    mlp_width: int
+    heads: int
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}.")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}.")
+
+    @property
+    def tokens(self) -> int:
+        """Image tokens of one camera."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+@dataclass(frozen=True)
+class GemmaConfig:
+    """One of the two transformers that share their attention."""
+
+    width: int
+    mlp_width: int
+    depth: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}.")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim {self.head_dim} must be even: rotary embedding turns halves.")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole model."""
+
+    family: Family
+    vision: SigLIPConfig
+    language: GemmaConfig
+    expert: GemmaConfig
+    vocabulary: int
+    action_dim: int = 32
+    """Width that states and actions are padded to."""
+    action_horizon: int = 50
+    """Steps in one action chunk."""
+    max_token_len: int = 200
+    """Longest prompt in tokens."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Compute type of both towers; the projections of actions, time and state follow their inputs."""
+    remat: bool = True
+    """Recompute each block's activations in the backward pass: a third more arithmetic, a fraction of the memory."""
+
+    def __post_init__(self) -> None:
+        shared = ("depth", "heads", "kv_heads", "head_dim")
+        different = [name for name in shared if getattr(self.language, name) != getattr(self.expert, name)]
+        if different:
+            raise ValueError(f"the language model and the expert must share {', '.join(different)}.")
+
+    @property
+    def pi05(self) -> bool:
+        """Whether time enters by adaRMS and the state by the prompt (Pi0.5) rather than as tokens (Pi0)."""
+        return self.family == "pi05"
+
+
+_SO400M_14 = SigLIPConfig(image_size=224, patch_size=14, width=1152, depth=27, mlp_width=4304, heads=16)
+_GEMMA_2B = GemmaConfig(width=2048, mlp_width=16384, depth=18, heads=8, kv_heads=1, head_dim=256)
+_GEMMA_300M = GemmaConfig(width=1024, mlp_width=4096, depth=18, heads=8, kv_heads=1, head_dim=256)
+_VOCABULARY = 257_152
+
+_PRESETS = {
+    "pi05": ModelConfig("pi05", _SO400M_14, _GEMMA_2B, _GEMMA_300M, _VOCABULARY, max_token_len=200),
+    "pi0": ModelConfig("pi0", _SO400M_14, _GEMMA_2B, _GEMMA_300M, _VOCABULARY, max_token_len=48),
+    # 3.0M parameters: a training step of batch 32 takes about a second on two CPU cores.
+    "pi05_small": ModelConfig(
+        "pi05",
+        SigLIPConfig(image_size=64, patch_size=8, width=96, depth=3, mlp_width=384, heads=3),
+        GemmaConfig(width=128, mlp_width=384, depth=4, heads=4, kv_heads=1, head_dim=32),
+        GemmaConfig(width=128, mlp_width=384, depth=4, heads=4, kv_heads=1, head_dim=32),
+        vocabulary=512,
+        action_dim=16,
+        action_horizon=16,
+        max_token_len=48,
+        dtype="float32",
+        remat=False,
+    ),
+}
+
+
+def preset(name: str) -> ModelConfig:
+    """The model of that name: `pi05`, `pi0` (full size) or `pi05_small`.
+
+    Raises:
+        UnknownPreset: no such preset; the message offers the closest.
+    """
+    if name not in _PRESETS:
+        raise UnknownPreset(f"Unknown model preset {name!r}.{did_you_mean(name, _PRESETS)}")
+    return _PRESETS[name]

@@ -1,0 +1,85 @@
+"""SigLIP's vision tower (Zhai et al. 2023) as openpi uses it: patch tokens, no pooling, a linear head to the LLM.
+
+Parameter names and shapes are big_vision's, so that PaliGemma's weights fit.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from training.pi05.config import SigLIPConfig
+
+__all__ = ["SigLIP"]
+
+
+class _MlpBlock(nn.Module):
+    mlp_width: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "image tokens width"]) -> Float[Array, "image tokens width"]:
+        hidden = nn.gelu(nn.Dense(self.mlp_width, dtype=self.dtype, name="Dense_0")(x), approximate=True)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, name="Dense_1")(hidden)
+
+
+class _EncoderBlock(nn.Module):
+    config: SigLIPConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "image tokens width"], _: None
+    ) -> tuple[Float[Array, "image tokens width"], None]:
+        y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x)
+        attention = nn.MultiHeadDotProductAttention(
+            self.config.heads, dtype=self.dtype, deterministic=True, name="MultiHeadDotProductAttention_0"
+        )
+        x = x + attention(y, y)
+        y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_1")(x)
+        return x + _MlpBlock(self.config.mlp_width, self.dtype, name="MlpBlock_0")(y), None
+
+
+class _Encoder(nn.Module):
+    config: SigLIPConfig
+    dtype: jnp.dtype
+    remat: bool
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "image tokens width"]) -> Float[Array, "image tokens width"]:
+        blocks = nn.scan(
+            nn.remat(_EncoderBlock, prevent_cse=False) if self.remat else _EncoderBlock,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.config.depth,
+        )
+        x, _ = blocks(self.config, self.dtype, name="encoderblock")(x, None)
+        return nn.LayerNorm(dtype=self.dtype, name="encoder_norm")(x)
+
+
+class SigLIP(nn.Module):
+    """Images in [-1, 1] to tokens of the language model's width.
+
+    Patches and position embedding are computed in float32 and cast to `dtype` before the first block. The head starts
+    at zero: a fresh model ignores its images.
+    """
+
+    config: SigLIPConfig
+    output_width: int
+    dtype: jnp.dtype
+    remat: bool
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "image height width 3"]) -> Float[Array, "image tokens output_width"]:
+        patch = (self.config.patch_size, self.config.patch_size)
+        x = nn.Conv(self.config.width, patch, strides=patch, padding="VALID", dtype=jnp.float32, name="embedding")(
+            images.astype(jnp.float32)
+        )
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        position = self.param(
+            "pos_embedding", nn.initializers.normal(self.config.width**-0.5), (1, self.config.tokens, self.config.width)
+        )
+        x = (x + position.astype(jnp.float32)).astype(self.dtype)
+        x = _Encoder(self.config, self.dtype, self.remat, name="Transformer")(x)
+        return nn.Dense(self.output_width, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="head")(x)

@@ -1,0 +1,47 @@
+"""ManiSkill behind one small interface. Nothing outside this package imports mani_skill, sapien, torch or gymnasium.
+
+Importing this package is cheap: the simulator itself (about 10 s and 800 MB) is loaded when one of the names below
+is first used, so that command lines can show their help at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sim_client.simulator.types import (
+    DEFAULT_MAX_EPISODE_STEPS,
+    SimulationSettings,
+    SimulatorObservation,
+    StepResult,
+)
+
+if TYPE_CHECKING:
+    from sim_client.simulator.environment import env_ids
+    from sim_client.simulator.planner import Planner
+    from sim_client.simulator.rendering import check_rendering
+    from sim_client.simulator.simulator import Simulator
+
+__all__ = [
+    "DEFAULT_MAX_EPISODE_STEPS",
+    "Planner",
+    "SimulationSettings",
+    "Simulator",
+    "SimulatorObservation",
+    "StepResult",
+    "check_rendering",
+    "env_ids",
+]
+
+_HEAVY = {
+    "Planner": "sim_client.simulator.planner",
+    "Simulator": "sim_client.simulator.simulator",
+    "check_rendering": "sim_client.simulator.rendering",
+    "env_ids": "sim_client.simulator.environment",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HEAVY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HEAVY[name]), name)

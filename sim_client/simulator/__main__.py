@@ -1,0 +1,23 @@
+"""`python -m sim_client.simulator [cpu|gpu]`: prints the renderer and exits 0, or what to install and exits 1."""
+
+from __future__ import annotations
+
+import sys
+
+from sim_client.errors import RenderingUnavailable
+from sim_client.simulator.rendering import check_rendering
+
+
+def main() -> int:
+    """Exit status 0 when a test image could be rendered."""
+    backend = sys.argv[1] if len(sys.argv) > 1 else "cpu"
+    try:
+        print(f"SAPIEN renders on {check_rendering(backend)}.")
+    except RenderingUnavailable as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Making a ManiSkill environment from `SimulationSettings`, with errors that say what to change."""
+
+from __future__ import annotations
+
+import gymnasium
+import gymnasium.logger
+import mani_skill
+import mani_skill.envs  # registers the tasks
+from mani_skill.agents import REGISTERED_AGENTS
+from mani_skill.envs.sapien_env import BaseEnv
+from mani_skill.utils.registration import REGISTERED_ENVS
+
+from policy_protocol.errors import did_you_mean
+from sim_client.errors import (
+    SimulationError,
+    UnknownEnvironment,
+    UnsupportedControlMode,
+    UnsupportedRobot,
+)
+from sim_client.simulator.rendering import unavailable
+from sim_client.simulator.types import SimulationSettings
+
+__all__ = ["env_ids", "make_environment"]
+
+# ManiSkill warns that panda_wristcam is not listed for some tasks (it is `panda` with a camera), gymnasium that
+# action bounds are symmetric. What matters of this is an error below; the rest would hide it.
+mani_skill.logger.setLevel("ERROR")
+gymnasium.logger.min_level = gymnasium.logger.ERROR
+
+_STANDS_IN_FOR = {"panda_wristcam": "panda"}
+"""Robots that run wherever the other one runs: the same arm with a camera more."""
+
+
+def env_ids() -> tuple[str, ...]:
+    """Every environment that ManiSkill registers, sorted."""
+    return tuple(sorted(REGISTERED_ENVS))
+
+
+def make_environment(settings: SimulationSettings) -> BaseEnv:
+    """The bare ManiSkill environment, one scene, in observation mode `rgb` (`none` without rendering).
+
+    ManiSkill's own episode limit is left behind with its wrapper; nothing but the caller truncates.
+
+    Raises:
+        UnknownEnvironment, UnsupportedRobot, UnsupportedControlMode, RenderingUnavailable, SimulationError
+    """
+    _require_known(settings)
+    try:
+        environment = _make(settings, settings.control_mode).unwrapped
+    except (SystemExit, EOFError) as error:  # ManiSkill asks on the terminal whether to download, then exits
+        raise UnknownEnvironment(
+            f"The assets of {settings.env_id} are not installed. Run: "
+            f"python -m mani_skill.utils.download_asset {settings.env_id}"
+        ) from error
+    except AssertionError as error:
+        raise _control_mode_error(settings, error) from error
+    except RuntimeError as error:
+        raise _runtime_error(settings, error) from error
+    _require_render_device(settings, environment)
+    return environment
+
+
+def _make(settings: SimulationSettings, control_mode: str | None) -> gymnasium.Env:
+    return gymnasium.make(
+        settings.env_id,
+        num_envs=1,
+        robot_uids=settings.robot_uids,
+        control_mode=control_mode,
+        obs_mode="none" if settings.render_backend == "none" else "rgb",
+        reward_mode="none",
+        max_episode_steps=settings.max_episode_steps,
+        sensor_configs={"height": settings.camera_height, "width": settings.camera_width},
+        sim_config={"sim_freq": settings.sim_freq, "control_freq": settings.control_freq},
+        sim_backend=settings.sim_backend,
+        render_backend=settings.render_backend,
+    )
+
+
+def _require_known(settings: SimulationSettings) -> None:
+    env_id, robot = settings.env_id, settings.robot_uids
+    if env_id not in REGISTERED_ENVS:
+        raise UnknownEnvironment(f"ManiSkill has no environment {env_id!r}.{did_you_mean(env_id, env_ids())}")
+    if robot not in REGISTERED_AGENTS:
+        raise UnsupportedRobot(f"ManiSkill has no robot {robot!r}.{did_you_mean(robot, REGISTERED_AGENTS)}")
+    supported = REGISTERED_ENVS[env_id].cls.SUPPORTED_ROBOTS
+    if supported is None or robot in supported or _STANDS_IN_FOR.get(robot) in supported:
+        return
+    raise UnsupportedRobot(
+        f"{env_id} does not run with the robot {robot!r}. Pass --robot with one of: {', '.join(map(str, supported))}."
+    )
+
+
+def _control_mode_error(settings: SimulationSettings, error: AssertionError) -> SimulationError:
+    modes = _make(settings, None).unwrapped.agent.supported_control_modes
+    if settings.control_mode in modes:
+        return SimulationError(f"ManiSkill cannot set up {settings.env_id}: {error}")
+    return UnsupportedControlMode(
+        f"The robot {settings.robot_uids!r} has no control mode {settings.control_mode!r}. "
+        f"Pass --control-mode with one of: {', '.join(modes)}."
+    )
+
+
+def _runtime_error(settings: SimulationSettings, error: RuntimeError) -> SimulationError:
+    """Vulkan's failures come as bare RuntimeErrors: `vk::...`, or "failed to find a rendering device"."""
+    text = str(error)
+    if settings.render_backend != "none" and any(word in text for word in ("vk::", "render", "cuda", "ulkan")):
+        return unavailable(settings.render_backend, text)
+    return SimulationError(f"ManiSkill cannot set up {settings.env_id}: {text}")
+
+
+def _require_render_device(settings: SimulationSettings, environment: BaseEnv) -> None:
+    """ManiSkill silently falls back to the CPU when there is no GPU to render on."""
+    if settings.render_backend == "gpu" and environment.backend.render_backend == "sapien_cpu":
+        environment.close()
+        raise unavailable("gpu", "no CUDA device was found")

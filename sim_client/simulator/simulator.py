@@ -1,0 +1,163 @@
+"""One ManiSkill environment, stepped without rendering and rendered only on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from mani_skill.envs.utils.observations import parse_obs_mode_to_struct
+
+from policy_protocol.errors import did_you_mean
+from sim_client.errors import RenderingUnavailable, SimulationError
+from sim_client.simulator.environment import make_environment
+from sim_client.simulator.types import SimulationSettings, SimulatorObservation, StepResult
+
+__all__ = ["Simulator"]
+
+
+class Simulator:
+    """A robot and its task.
+
+    Rendering is most of the cost of a step on a CPU (two cameras: 0.2 s against 10 ms of physics), so `step` never
+    renders and `observe` renders exactly then. Frames and joints are bit-identical to stepping ManiSkill plainly.
+
+    An episode is a function of its seed and its actions alone: every reset rebuilds the scene (0.2 s). ManiSkill's
+    own reset keeps contacts of the episode before, which moved StackCube's cubes by centimetres in one of five seeds.
+
+    Args:
+        settings: the environment.
+
+    Raises:
+        SimulationError: or one of its kinds, when the environment cannot be made as asked.
+
+    Attributes:
+        settings: as given.
+        cameras: names of the cameras, in ManiSkill's order; empty without rendering.
+        action_low: smallest action, "action_dim".
+        action_high: largest action, "action_dim". ManiSkill clips to these bounds.
+        state_sources: width of every entry of `SimulatorObservation.state`.
+    """
+
+    cameras: tuple[str, ...]
+    action_low: Float32[np.ndarray, "action_dim"]
+    action_high: Float32[np.ndarray, "action_dim"]
+    state_sources: Mapping[str, int]
+
+    def __init__(self, settings: SimulationSettings) -> None:
+        self.settings = settings
+        self._environment = make_environment(settings)
+        self._stop_observing()
+        self.cameras = tuple(self._environment.scene.sensors) if settings.render_backend != "none" else ()
+        space = self._environment.single_action_space
+        self.action_low = np.asarray(space.low, np.float32)
+        self.action_high = np.asarray(space.high, np.float32)
+        self.reset(seed=0)
+        self.state_sources = {source: value.size for source, value in self._state().items()}
+
+    def reset(self, seed: int) -> None:
+        """Start the episode that `seed` determines."""
+        _, self._info = self._environment.reset(seed=seed, options={"reconfigure": True})
+
+    def step(self, action: Float[np.ndarray, "action_dim"]) -> StepResult:
+        """Apply one action for one control period: physics only.
+
+        Raises:
+            SimulationError: the action has the wrong shape or is not finite.
+        """
+        self._require_action(action)
+        *_, self._info = self._environment.step(torch.from_numpy(np.asarray(action, np.float32)))
+        elapsed = int(self._environment.elapsed_steps[0])
+        flags = _flags(self._info)
+        return StepResult(
+            success=flags.pop("success", False),
+            stages=flags,
+            truncated=elapsed >= self.settings.max_episode_steps,
+            elapsed_steps=elapsed,
+        )
+
+    def observe(self, cameras: Sequence[str] | None = None) -> SimulatorObservation:
+        """The state now, with images rendered now.
+
+        Args:
+            cameras: which to render; None for all, `()` for the state alone, which costs nothing.
+
+        Raises:
+            SimulationError: there is no such camera.
+        """
+        names = self.cameras if cameras is None else tuple(cameras)
+        self._require_cameras(names)
+        return SimulatorObservation(images=self._render(names) if names else {}, state=self._state())
+
+    def close(self) -> None:
+        """Free the scene. The simulator is of no use afterwards."""
+        self._environment.close()
+
+    def _stop_observing(self) -> None:
+        """Make ManiSkill's own reset and step return no observation, hence render nothing.
+
+        Private in mani_skill 3.0.1, which the project pins; a test compares frames with plain stepping.
+        """
+        self._environment._obs_mode = "none"
+        self._environment.obs_mode_struct = parse_obs_mode_to_struct("none")
+
+    def _state(self) -> dict[str, Float32[np.ndarray, "dim"]]:
+        """What the environment would put into an `rgb` observation beside the images."""
+        environment = self._environment
+        groups = {"agent": environment._get_obs_agent(), "extra": environment._get_obs_extra(self._info)}
+        return dict(_leaves(groups))
+
+    def _render(self, cameras: Sequence[str]) -> dict[str, UInt8[np.ndarray, "height width 3"]]:
+        """What `BaseEnv._get_obs_sensor_data` does, for the cameras asked for: hide goals, render, read back."""
+        environment = self._environment
+        for hidden in environment._hidden_objects:
+            hidden.hide_visual()
+        environment.scene.update_render(update_sensors=True, update_human_render_cameras=False)
+        sensors = [environment.scene.sensors[name] for name in cameras]
+        for sensor in sensors:
+            sensor.capture()
+        images = [sensor.get_obs(rgb=True, depth=False, position=False, segmentation=False) for sensor in sensors]
+        return {name: image["rgb"][0].cpu().numpy().copy() for name, image in zip(cameras, images, strict=True)}
+
+    def _require_action(self, action: Float[np.ndarray, "action_dim"]) -> None:
+        if np.shape(action) != self.action_low.shape:
+            raise SimulationError(
+                f"The action has shape {np.shape(action)}, but the control mode {self.settings.control_mode!r} of "
+                f"{self.settings.env_id} takes {self.action_low.shape}."
+            )
+        if not np.isfinite(action).all():
+            raise SimulationError(f"The action holds a number that is not finite: {np.asarray(action).tolist()}.")
+
+    def _require_cameras(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name in self.cameras:
+                continue
+            if not self.cameras:
+                raise RenderingUnavailable(
+                    f"The camera {name!r} cannot be rendered with render backend 'none'. Pass --render-backend cpu."
+                )
+            raise SimulationError(
+                f"{self.settings.env_id} with the robot {self.settings.robot_uids!r} has no camera {name!r}."
+                f"{did_you_mean(name, self.cameras)}"
+            )
+
+
+def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Float32[np.ndarray, "dim"]]]:
+    """`{"agent": {"qpos": (1, 9)}}` -> `("agent/qpos", (9,))`; yes or no becomes one number."""
+    for name, value in tree.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}/")
+        else:
+            yield path, torch.as_tensor(value).cpu().numpy().astype(np.float32).reshape(-1)
+
+
+def _flags(info: Mapping[str, object]) -> dict[str, bool]:
+    """The task's verdicts: entries of one boolean."""
+    arrays = {name: torch.as_tensor(value).cpu().numpy() for name, value in info.items() if not _is_nested(value)}
+    return {name: bool(array.item()) for name, array in arrays.items() if array.dtype == bool and array.size == 1}
+
+
+def _is_nested(value: object) -> bool:
+    return isinstance(value, (Mapping, str)) or value is None

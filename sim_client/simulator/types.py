@@ -1,0 +1,96 @@
+"""What goes into the simulator and what comes out of it: plain values, without any simulator import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from sim_client.errors import SimulationError
+
+__all__ = ["DEFAULT_MAX_EPISODE_STEPS", "SimulationSettings", "SimulatorObservation", "StepResult"]
+
+DEFAULT_MAX_EPISODE_STEPS = 300
+"""Twice the longest common demonstration (PegInsertionSide-v1, about 150 steps at 20 Hz)."""
+
+_SIM_BACKENDS = ("cpu", "gpu")
+_RENDER_BACKENDS = ("cpu", "gpu", "none")
+
+
+@dataclass(frozen=True)
+class SimulationSettings:
+    """One ManiSkill environment, completely described.
+
+    Raises:
+        SimulationError: a value is out of range; the message names the flag.
+    """
+
+    env_id: str
+    """ManiSkill's name of the task, such as `StackCube-v1`."""
+    robot_uids: str = "panda_wristcam"
+    """ManiSkill's name of the robot. The default has a camera on its hand, on all six tasks."""
+    control_mode: str = "pd_ee_delta_pose"
+    """ManiSkill's name of the controller, which says what an action means."""
+    sim_freq: int = 100
+    """Physics steps per simulated second; a multiple of `control_freq`."""
+    control_freq: int = 20
+    """Actions per simulated second. Part of the action space: the same actions at another rate fail."""
+    camera_height: int = 128
+    """Rows of every camera's image."""
+    camera_width: int = 128
+    """Columns of every camera's image."""
+    max_episode_steps: int = DEFAULT_MAX_EPISODE_STEPS
+    """Actions after which an episode is truncated. ManiSkill's own 50 is shorter than its demonstrations."""
+    sim_backend: str = "cpu"
+    """Where physics runs: `cpu` (reproducible to the bit) or `gpu`."""
+    render_backend: str = "cpu"
+    """Where images are rendered: `cpu`, `gpu`, or `none` for physics without any camera."""
+
+    def __post_init__(self) -> None:
+        positive = {
+            "--sim-freq": self.sim_freq,
+            "--control-freq": self.control_freq,
+            "--camera-size": min(self.camera_height, self.camera_width),
+            "--max-episode-steps": self.max_episode_steps,
+        }
+        for flag, value in positive.items():
+            if value < 1:
+                raise SimulationError(f"{flag} must be at least 1, not {value}.", field=flag)
+        if self.sim_freq % self.control_freq:
+            raise SimulationError(
+                f"The simulation frequency {self.sim_freq} Hz is not a multiple of the control frequency "
+                f"{self.control_freq} Hz. Pass --sim-freq {5 * self.control_freq}, or another multiple."
+            )
+        _require_choice("--sim-backend", self.sim_backend, _SIM_BACKENDS)
+        _require_choice("--render-backend", self.render_backend, _RENDER_BACKENDS)
+
+
+def _require_choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SimulationError(f"{flag} must be one of {', '.join(choices)}, not {value!r}.", field=flag)
+
+
+@dataclass(frozen=True)
+class SimulatorObservation:
+    """What the robot senses at one moment."""
+
+    images: Mapping[str, UInt8[np.ndarray, "height width 3"]]
+    """RGB per camera, for the cameras that were asked for. The arrays belong to the caller."""
+    state: Mapping[str, Float32[np.ndarray, "dim"]]
+    """Numbers per source: `agent/qpos`, `agent/qvel`, `extra/tcp_pose` and what else the task reports."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What the task says after one action."""
+
+    success: bool
+    """The task's own criterion, at this step."""
+    stages: Mapping[str, bool]
+    """Every other yes or no that the task reports, such as `is_cubeA_grasped`."""
+    truncated: bool
+    """Whether `max_episode_steps` actions have been taken."""
+    elapsed_steps: int
+    """Actions since the reset."""

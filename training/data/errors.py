@@ -1,0 +1,31 @@
+"""What can be wrong with demonstrations and datasets, as errors of the project's one tree."""
+
+from __future__ import annotations
+
+from policy_protocol.errors import ChunkwireError
+
+__all__ = ["DatasetInvalid", "DemonstrationsInvalid", "FrameCorrupt", "OutputExists"]
+
+
+class DatasetInvalid(ChunkwireError):
+    """A folder that is not a LeRobot dataset of a supported version, or one that contradicts itself."""
+
+    code = "dataset_invalid"
+
+
+class DemonstrationsInvalid(ChunkwireError):
+    """A ManiSkill recording that cannot be converted: a missing part, or facts that nobody stated."""
+
+    code = "demonstrations_invalid"
+
+
+class FrameCorrupt(ChunkwireError):
+    """An image or video frame that cannot be decoded; the message names the file and the frame."""
+
+    code = "frame_corrupt"
+
+
+class OutputExists(ChunkwireError):
+    """The place to write to already holds something."""
+
+    code = "output_exists"

@@ -1,0 +1,1 @@
+"""Training: LeRobot datasets in, checkpoints out."""

@@ -1,7 +1,7 @@
 """Flow matching (Lipman et al. 2023) over action chunks.
 
-t = 1 is noise and t = 0 the actions (the opposite of the Pi0 paper, as in openpi's code): x_t = t·noise + (1-t)·actions,
-and the model learns the velocity noise - actions.
+t = 1 is noise and t = 0 the actions (the opposite of the Pi0 paper, as in openpi's code):
+x_t = t·noise + (1-t)·actions, and the model learns the velocity noise - actions.
 """
 
 from __future__ import annotations

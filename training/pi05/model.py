@@ -96,9 +96,7 @@ class PiModel(nn.Module):
         state: Float[Array, "batch action_dim"],
         noisy_actions: Float[Array, "batch action_horizon action_dim"],
         t: Float[Array, "batch"],
-    ) -> tuple[
-        Float[Array, "batch suffix width"], Bool[Array, "suffix"], Float[Array, "batch width"] | None
-    ]:
+    ) -> tuple[Float[Array, "batch suffix width"], Bool[Array, "suffix"], Float[Array, "batch width"] | None]:
         """Suffix tokens, which of them open an attention block, and adaRMS's conditioning (Pi0.5)."""
         actions = self.action_in_proj(noisy_actions)
         time = time_embedding(t, self.config.expert.width)

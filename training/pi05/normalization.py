@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-
 from policy_protocol.errors import ChunkwireError
 
 __all__ = [
@@ -139,4 +138,6 @@ def norm_stats_hash(stats: Mapping[str, NormStats]) -> str:
 
 def _as_json(stats: Mapping[str, NormStats]) -> dict[str, object]:
     columns = [field.name for field in fields(NormStats)]
-    return {"norm_stats": {name: {key: getattr(entry, key).tolist() for key in columns} for name, entry in stats.items()}}
+    return {
+        "norm_stats": {name: {key: getattr(entry, key).tolist() for key in columns} for name, entry in stats.items()}
+    }

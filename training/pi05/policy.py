@@ -1,0 +1,174 @@
+"""A policy: observations in, action chunks out, in physical units. What a server serves and a notebook calls."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+from policy_protocol.errors import InternalError
+from policy_protocol.messages import ActionChunk, Observation
+from policy_protocol.spec import PolicySpec
+
+from training.pi05.checkpoint import Assets, CheckpointInvalid, find_step, read_assets, read_params
+from training.pi05.config import ModelConfig
+from training.pi05.flow import denoise
+from training.pi05.model import ModelInput, PiModel
+from training.pi05.normalization import unnormalize
+from training.pi05.observation import ObservationTransform, Row, collate
+from training.pi05.params import check_params, config_of_params, unflatten
+
+__all__ = ["Policy", "load_policy", "noise_from_seed"]
+
+_BUCKET = 16
+"""Prompts are padded to a multiple of this many tokens, so that few shapes are compiled."""
+
+
+def noise_from_seed(seed: int | None, shape: tuple[int, ...]) -> Float[np.ndarray, "action_horizon action_dim"]:
+    """Initial noise of one request, float32; the same on every device. None draws fresh noise."""
+    bits = np.random.Philox(key=secrets.randbits(63) if seed is None else seed)
+    return np.random.Generator(bits).standard_normal(shape, dtype=np.float32)
+
+
+class Policy:
+    """Weights on the device and the transforms around them. Not thread-safe: one thread owns the device.
+
+    Args:
+        model: sizes of the model.
+        params: its parameter tree, already in the type to compute with.
+        assets: norm stats, spec and tokenizer.
+    """
+
+    def __init__(self, model: ModelConfig, params: PyTree[Array], assets: Assets) -> None:
+        self.model = model
+        self.spec = assets.spec
+        self.transform = ObservationTransform(assets.spec, model, assets.norm_stats, assets.tokenizer)
+        self._norm_stats = assets.norm_stats
+        self._params = jax.device_put(params)
+        self._compiled: dict[tuple[int, int], Callable[..., Any]] = {}
+        steps = assets.spec.policy.denoising_steps
+        self._denoise = jax.jit(functools.partial(denoise, PiModel(model), steps=steps), donate_argnames="noise")
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """(action_horizon, action_dim of the model)."""
+        return self.model.action_horizon, self.model.action_dim
+
+    def prompt_lengths(self) -> tuple[int, ...]:
+        """The prompt lengths worth compiling ahead: that of the trained prompts, and the longest the model takes."""
+        longest = self.model.max_token_len
+        state = (
+            np.full(self.spec.observation.state.dimension, 0.7) if self.spec.observation.prompt.includes_state else None
+        )
+        trained = [
+            self._bucket(len(self.transform.tokenizer.encode(prompt, state, longest)))
+            for prompt in self.spec.observation.prompt.trained
+        ]
+        return tuple(sorted({*trained, longest}))
+
+    def compile(self, batch: int, prompt_length: int) -> None:
+        """Compile one shape ahead of time; `infer_rows` compiles what it still lacks."""
+        if (batch, prompt_length) in self._compiled:
+            return
+        row = self._blank_row()
+        inputs = collate([row] * batch, prompt_length)
+        noise = np.zeros((batch, *self.noise_shape), np.float32)
+        lowered = self._denoise.lower(self._params, inputs=inputs, noise=noise)
+        self._compiled[batch, prompt_length] = lowered.compile()
+
+    def infer_rows(
+        self,
+        rows: Sequence[Row],
+        noise: Float[np.ndarray, "batch action_horizon action_dim"],
+        pad_to: int | None = None,
+    ) -> Float[np.ndarray, "batch action_horizon action_dim"]:
+        """Actions of prepared rows, in physical units, float64. Batches are padded to `pad_to` rows.
+
+        Raises:
+            InternalError: the model produced NaN or infinity.
+        """
+        count, batch = len(rows), pad_to or len(rows)
+        padded = [*rows, *[rows[0]] * (batch - count)]
+        length = self._bucket(max(len(row.tokens) for row in rows))
+        self.compile(batch, length)
+        inputs: ModelInput = collate(padded, length)
+        noise = np.concatenate([noise, np.repeat(noise[:1], batch - count, axis=0)])
+        actions = np.asarray(self._compiled[batch, length](self._params, inputs=inputs, noise=noise))[:count]
+        if not np.all(np.isfinite(actions)):
+            raise InternalError("The model produced NaN or infinite actions; the weights are probably damaged.")
+        return self._to_physical(rows, actions)
+
+    def __call__(self, observation: Observation, noise_seed: int | None = None) -> ActionChunk:
+        """The action chunk for one observation.
+
+        Raises:
+            InvalidObservation: the observation is not what the spec says.
+        """
+        start = time.perf_counter()
+        row = self.transform(observation)
+        noise = noise_from_seed(noise_seed, self.noise_shape)[None]
+        begun = time.perf_counter()
+        actions = self.infer_rows([row], noise)[0]
+        end = time.perf_counter()
+        return ActionChunk(actions, {"infer_ms": (end - begun) * 1e3, "total_ms": (end - start) * 1e3})
+
+    def _to_physical(self, rows: Sequence[Row], actions: np.ndarray) -> np.ndarray:
+        action = self.spec.action
+        physical = unnormalize(actions, self._norm_stats["actions"], self.spec.policy.normalization)
+        physical = physical[..., : action.dimension]
+        for index, relative in enumerate(action.delta_mask):
+            if relative:
+                physical[..., index] += np.array([row.raw_state[index] for row in rows])[:, None]
+        return physical
+
+    def _bucket(self, tokens: int) -> int:
+        return min(-(-tokens // _BUCKET) * _BUCKET, self.model.max_token_len)
+
+    def _blank_row(self) -> Row:
+        side = self.model.vision.image_size
+        slots = [camera.slot for camera in self.spec.observation.cameras]
+        image = np.zeros((side, side, 3), np.uint8)
+        state = np.zeros(self.model.action_dim, np.float32)
+        return Row(dict.fromkeys(slots, image), dict.fromkeys(slots, True), [0], state, state)
+
+
+def load_policy(
+    checkpoint: str | os.PathLike[str],
+    *,
+    spec: PolicySpec | None = None,
+    tokenizer: str | None = None,
+    dtype: str | None = None,
+) -> Policy:
+    """Load a step directory as a policy in this process: `load_policy("runs/…/999")(observation).actions`.
+
+    Args:
+        checkpoint: the step directory.
+        spec: stands in for `assets/policy_spec.json` (stock openpi checkpoints have none).
+        tokenizer: path or URL of a sentencepiece model, for checkpoints without one.
+        dtype: `bfloat16` or `float32` for weights and compute; None takes bfloat16 on an accelerator, as openpi serves,
+            and float32 on a CPU, where it is faster.
+
+    Raises:
+        CheckpointInvalid, ParamsMismatch, SpecInvalid, NormStatsInvalid: says what is wrong with which file.
+    """
+    step = find_step(checkpoint)
+    assets = read_assets(step, spec=spec, tokenizer=tokenizer)
+    compute = jax.numpy.dtype(dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16"))
+    flat = read_params(step, compute)
+    policy, prompt = assets.spec.policy, assets.spec.observation.prompt
+    model = config_of_params(flat, policy.action_horizon, prompt.max_tokens, compute)
+    if model.family != policy.family:
+        raise CheckpointInvalid(f"{step} holds {model.family} weights but its spec says {policy.family}.")
+    check_params(flat, model, str(step / "params"))
+    if assets.tokenizer.vocabulary > model.vocabulary:
+        raise CheckpointInvalid(
+            f"The tokenizer has {assets.tokenizer.vocabulary} pieces but the model embeds {model.vocabulary}: "
+            "it is not the one that the model was trained with."
+        )
+    return Policy(model, unflatten(flat), assets)

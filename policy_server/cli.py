@@ -1,0 +1,69 @@
+"""`serve`: a checkpoint behind a WebSocket."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from policy_protocol.errors import ChunkwireError
+from policy_protocol.spec import PolicySpec
+
+from policy_server.log import log, show_log
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+def serve(
+    checkpoint: Annotated[Path, typer.Option(help="Step directory of a checkpoint, such as runs/…/29999.")],
+    host: Annotated[str, typer.Option(help="Address to bind; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="WebSocket and HTTP port; 0 takes a free one and prints it.")] = 8000,
+    spec: Annotated[Path | None, typer.Option(help="Policy spec for a stock openpi checkpoint.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="sentencepiece model (path or URL) for the same.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="bfloat16 or float32. Default: bfloat16 on an accelerator, float32 on a CPU.")
+    ] = None,
+    batch_sizes: Annotated[str, typer.Option(help="Batch shapes to compile, comma-separated.")] = "1,2,4,8",
+    compile_cache: Annotated[
+        Path | None, typer.Option(help="Directory that keeps compiled programs. Default: the user's cache.")
+    ] = None,
+) -> None:
+    """Serve a checkpoint's action chunks: openpi's WebSocket protocol and ours, /healthz, /readyz, /spec."""
+    show_log()
+    sizes = _sizes(batch_sizes)
+    if dtype not in (None, "bfloat16", "float32"):
+        raise typer.BadParameter(f"{dtype!r} is neither bfloat16 nor float32.", param_hint="--dtype")
+    policy_spec = None if spec is None else PolicySpec.read(spec)
+    # jax takes seconds to load, so it is loaded when there is something to serve.
+    from policy_server.process import run_server, use_compile_cache
+    from training.pi05.policy import load_policy
+
+    use_compile_cache(compile_cache)
+    policy = load_policy(checkpoint, spec=policy_spec, tokenizer=tokenizer, dtype=dtype)
+    log.info("loaded %s: %s, %s parameters", checkpoint, policy.model.family, f"{policy.parameter_count:,}")
+    run_server(policy, host, port, sizes)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(sorted({int(size) for size in text.split(",")}))
+    except ValueError:
+        sizes = ()
+    if not sizes or sizes[0] < 1:
+        raise typer.BadParameter(f"{text!r} is not a list of batch sizes such as 1,2,4,8.", param_hint="--batch-sizes")
+    return sizes
+
+
+def main() -> None:
+    """Entry point: errors become one plain line and an exit code."""
+    try:
+        app()
+    except ChunkwireError as error:
+        print(f"serve: {error.message}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

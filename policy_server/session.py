@@ -1,0 +1,142 @@
+"""The protocol as a plain object, without I/O: frames in, questions for the policy and frames out.
+
+One session belongs to one connection. A bare observation is openpi's request and is answered as openpi answers; an
+envelope is ours. Replies use the array encoding of their request. Transports only move the bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from policy_protocol.codec import ArrayEncoding, pack, unpack
+from policy_protocol.errors import ChunkwireError, CodecError, InvalidObservation
+from policy_protocol.messages import PROTOCOL, ActionChunk, InferReply, InferRequest, Observation, is_envelope
+from policy_protocol.spec import PolicySpec
+
+__all__ = ["Question", "Session"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request, understood: the observations to answer and how the answer is to be written."""
+
+    observations: tuple[Observation, ...]
+    """One for each row of the request's batch."""
+    noise_seed: int | None
+    batched: bool
+    """Whether the request had a batch, so that the reply has a leading axis."""
+    deadline_ms: float | None
+    encoding: ArrayEncoding
+    envelope_id: int | None
+    """None for openpi's bare observations, which are answered strictly in order."""
+    received: float = field(default_factory=time.perf_counter)
+
+    def row_seed(self, row: int) -> int | None:
+        """Noise seed of a row: rows of one batch must not share their noise."""
+        if self.noise_seed is None or not self.batched:
+            return self.noise_seed
+        return (self.noise_seed + row * 0x9E3779B97F4A7C15) % 2**63
+
+
+class Session:
+    """Understands the requests of one connection and writes its replies.
+
+    Args:
+        spec: the policy that is served.
+        max_batch: most rows in one request.
+    """
+
+    def __init__(self, spec: PolicySpec, max_batch: int = 1024) -> None:
+        self._spec = spec
+        self._max_batch = max_batch
+        self._previous_total_ms: float | None = None
+
+    def greeting(self) -> bytes:
+        """The first frame: metadata that openpi clients read as a map, and the whole spec."""
+        return pack({"protocol": PROTOCOL, "policy_spec": self._spec.to_wire()})
+
+    def understand(self, frame: bytes | str) -> Question:
+        """Read one request.
+
+        Raises:
+            CodecError: the frame is not a message at all; the connection should close (1007).
+            InvalidObservation: the message is well-formed but wrong; the connection survives.
+        """
+        if isinstance(frame, str):
+            raise CodecError("Requests are binary msgpack frames, not text.")
+        decoded = unpack(frame)
+        if not isinstance(decoded.value, Mapping):
+            raise CodecError(f"A request is a map of observations, not a {type(decoded.value).__name__}.")
+        message = decoded.value
+        if not is_envelope(message):
+            return Question((message,), None, False, None, decoded.encoding, None)
+        request = InferRequest.from_wire(message)
+        observations = self._rows(request) if request.batch is not None else (request.observation,)
+        return Question(
+            observations,
+            request.noise_seed,
+            request.batch is not None,
+            request.deadline_ms,
+            decoded.encoding,
+            request.id,
+        )
+
+    def answer(self, question: Question, chunk: ActionChunk) -> bytes:
+        """The reply frame to a question."""
+        total_ms = (time.perf_counter() - question.received) * 1e3
+        timing = {**chunk.timing, "total_ms": total_ms}
+        if question.envelope_id is not None:
+            return pack(
+                InferReply(question.envelope_id, ActionChunk(chunk.actions, timing)).to_wire(), question.encoding
+            )
+        server_timing = {"infer_ms": timing["infer_ms"]}
+        if self._previous_total_ms is not None:
+            server_timing["prev_total_ms"] = self._previous_total_ms
+        self._previous_total_ms = total_ms
+        reply = {
+            "actions": chunk.actions,
+            "policy_timing": {"infer_ms": timing["infer_ms"]},
+            "server_timing": server_timing,
+        }
+        return pack(reply, question.encoding)
+
+    def refuse(self, envelope_id: int | None, error: ChunkwireError) -> bytes | str:
+        """The frame that reports an error: an envelope's reply, or the one text frame that openpi clients expect."""
+        if envelope_id is None:
+            return f"{error.code}: {error.message}"
+        return pack(InferReply(envelope_id, error=error).to_wire())
+
+    def envelope_id_of(self, frame: bytes | str) -> int | None:
+        """The id of a request that was refused, if it has one, so that the error can be matched."""
+        try:
+            message = unpack(frame).value if isinstance(frame, bytes) else None
+        except CodecError:
+            return None
+        if isinstance(message, Mapping) and is_envelope(message):
+            identifier = message["id"]
+            return identifier if isinstance(identifier, int) and not isinstance(identifier, bool) else None
+        return None
+
+    def _rows(self, request: InferRequest) -> tuple[Observation, ...]:
+        assert request.batch is not None
+        if request.batch > self._max_batch:
+            raise InvalidObservation(
+                f"batch is {request.batch} but this server takes at most {self._max_batch} rows in one request.",
+                field="batch",
+            )
+        return tuple(
+            {key: _row_of(key, value, row, request.batch) for key, value in request.observation.items()}
+            for row in range(request.batch)
+        )
+
+
+def _row_of(key: str, value: Any, row: int, batch: int) -> Any:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (np.ndarray, list)) and len(np.shape(value)) > 0 and len(value) == batch:
+        return value[row]
+    raise InvalidObservation(f"{key} must have a leading axis of {batch} (the request's batch).", field=key)

@@ -53,7 +53,7 @@ class Batcher:
 
     def compile(self, progress: Callable[[int, int, str], None] = lambda done, total, shape: None) -> None:
         """Compile and run every shape once. Call before `start`, from the thread that may block."""
-        shapes = [(batch, length) for length in self._policy.prompt_lengths() for batch in self._batch_sizes]
+        shapes = [(batch, length) for length in self._policy.prompt_lengths for batch in self._batch_sizes]
         for done, (batch, length) in enumerate(shapes):
             progress(done, len(shapes), f"batch {batch}, prompt {length}")
             self._policy.compile(batch, length)

@@ -90,19 +90,18 @@ class Session:
         total_ms = (time.perf_counter() - question.received) * 1e3
         timing = {**chunk.timing, "total_ms": total_ms}
         if question.envelope_id is not None:
-            return pack(
-                InferReply(question.envelope_id, ActionChunk(chunk.actions, timing)).to_wire(), question.encoding
-            )
+            reply = InferReply(question.envelope_id, ActionChunk(chunk.actions, timing))
+            return pack(reply.to_wire(), question.encoding)
         server_timing = {"infer_ms": timing["infer_ms"]}
         if self._previous_total_ms is not None:
             server_timing["prev_total_ms"] = self._previous_total_ms
         self._previous_total_ms = total_ms
-        reply = {
+        answer = {
             "actions": chunk.actions,
             "policy_timing": {"infer_ms": timing["infer_ms"]},
             "server_timing": server_timing,
         }
-        return pack(reply, question.encoding)
+        return pack(answer, question.encoding)
 
     def refuse(self, envelope_id: int | None, error: ChunkwireError) -> bytes | str:
         """The frame that reports an error: an envelope's reply, or the one text frame that openpi clients expect."""

@@ -43,9 +43,9 @@ class PolicyServer:
         self._draining = False
         self._in_flight: set[asyncio.Task[None]] = set()
 
-    def listen(self, host: str, port: int) -> serve:
-        """The listening socket, to be entered with `async with`."""
-        return serve(
+    async def listen(self, host: str, port: int) -> Server:
+        """Open the listening socket."""
+        return await serve(
             self._connection,
             host,
             port,

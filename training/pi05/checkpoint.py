@@ -82,7 +82,8 @@ def find_step(path: str | os.PathLike[str]) -> Path:
     if directory.name == "params":
         raise CheckpointInvalid(f"{directory} is the inside of a step. Pass the step directory {directory.parent}.")
     raise CheckpointInvalid(
-        f"{directory} is not a checkpoint step: it holds no params/. A step looks like RUN/29999 with params/ and assets/."
+        f"{directory} is not a checkpoint step: it holds no params/. "
+        "A step looks like RUN/29999 with params/ and assets/ in it."
     )
 
 

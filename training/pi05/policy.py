@@ -26,8 +26,8 @@ from training.pi05.params import check_params, config_of_params, unflatten
 
 __all__ = ["Policy", "load_policy", "noise_from_seed"]
 
-_BUCKET = 16
-"""Prompts are padded to a multiple of this many tokens, so that few shapes are compiled."""
+_PROMPT_MULTIPLE = 16
+"""Trained prompts are padded to a multiple of this many tokens, so that few shapes are compiled."""
 
 
 def noise_from_seed(seed: int | None, shape: tuple[int, ...]) -> Float[np.ndarray, "action_horizon action_dim"]:
@@ -52,25 +52,20 @@ class Policy:
         self._norm_stats = assets.norm_stats
         self._params = jax.device_put(params)
         self._compiled: dict[tuple[int, int], Callable[..., Any]] = {}
+        self.prompt_lengths = self._useful_prompt_lengths()
+        """Prompt lengths in tokens, ascending, that requests are padded to: the trained prompts', and the longest."""
         steps = assets.spec.policy.denoising_steps
         self._denoise = jax.jit(functools.partial(denoise, PiModel(model), steps=steps), donate_argnames="noise")
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of parameters of the model."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self._params))
 
     @property
     def noise_shape(self) -> tuple[int, int]:
         """(action_horizon, action_dim of the model)."""
         return self.model.action_horizon, self.model.action_dim
-
-    def prompt_lengths(self) -> tuple[int, ...]:
-        """The prompt lengths worth compiling ahead: that of the trained prompts, and the longest the model takes."""
-        longest = self.model.max_token_len
-        state = (
-            np.full(self.spec.observation.state.dimension, 0.7) if self.spec.observation.prompt.includes_state else None
-        )
-        trained = [
-            self._bucket(len(self.transform.tokenizer.encode(prompt, state, longest)))
-            for prompt in self.spec.observation.prompt.trained
-        ]
-        return tuple(sorted({*trained, longest}))
 
     def compile(self, batch: int, prompt_length: int) -> None:
         """Compile one shape ahead of time; `infer_rows` compiles what it still lacks."""
@@ -95,7 +90,7 @@ class Policy:
         """
         count, batch = len(rows), pad_to or len(rows)
         padded = [*rows, *[rows[0]] * (batch - count)]
-        length = self._bucket(max(len(row.tokens) for row in rows))
+        length = self._padded_length(max(len(row.tokens) for row in rows))
         self.compile(batch, length)
         inputs: ModelInput = collate(padded, length)
         noise = np.concatenate([noise, np.repeat(noise[:1], batch - count, axis=0)])
@@ -127,8 +122,19 @@ class Policy:
                 physical[..., index] += np.array([row.raw_state[index] for row in rows])[:, None]
         return physical
 
-    def _bucket(self, tokens: int) -> int:
-        return min(-(-tokens // _BUCKET) * _BUCKET, self.model.max_token_len)
+    def _useful_prompt_lengths(self) -> tuple[int, ...]:
+        observation = self.spec.observation
+        longest = self.model.max_token_len
+        state = np.full(observation.state.dimension, 0.7) if observation.prompt.includes_state else None
+        trained = [
+            len(self.transform.tokenizer.encode(prompt, state, longest)) for prompt in observation.prompt.trained
+        ]
+        # The state's numbers can take more tokens than those of the state above; a multiple leaves them room.
+        rounded = {min(-(-tokens // _PROMPT_MULTIPLE) * _PROMPT_MULTIPLE, longest) for tokens in trained}
+        return tuple(sorted({*rounded, longest}))
+
+    def _padded_length(self, tokens: int) -> int:
+        return next(length for length in self.prompt_lengths if length >= tokens)
 
     def _blank_row(self) -> Row:
         side = self.model.vision.image_size

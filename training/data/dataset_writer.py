@@ -23,9 +23,10 @@ from training.data.parquet_files import ParquetFiles
 from training.data.statistics import ColourHistogram, Statistics, number_statistics
 from training.data.video_files import VideoFiles
 
-__all__ = ["DatasetWriter", "Version"]
+__all__ = ["DatasetFormat", "DatasetWriter", "check_output"]
 
-Version = Literal["v2.1", "v3.0"]
+DatasetFormat = Literal["v2.1", "v3.0"]
+"""LeRobot's `codebase_version`."""
 
 _BOOKKEEPING = {
     "timestamp": Feature("float32", (1,)),
@@ -56,7 +57,7 @@ class DatasetWriter:
         self,
         out: str | os.PathLike[str],
         *,
-        version: Version = "v3.0",
+        version: DatasetFormat = "v3.0",
         fps: float,
         robot_type: str,
         features: Mapping[str, Feature],
@@ -114,7 +115,7 @@ class DatasetWriter:
         )
 
     def write_metadata(self) -> None:
-        """Finish the data files and write `meta/`: afterwards `root` is a readable dataset, still under its hidden name.
+        """Finish the data files and write `meta/`: then `root` is a readable dataset, still under its hidden name.
 
         Raises:
             DatasetInvalid: no episode was added.
@@ -204,4 +205,6 @@ def check_output(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise OutputExists(f"{out} exists already. Pass --overwrite to replace it, or choose another folder.")
     if not (out / "meta" / "info.json").is_file():
-        raise OutputExists(f"{out} exists and is not a dataset, so --overwrite does not remove it. Choose another folder.")
+        raise OutputExists(
+            f"{out} exists and is not a dataset, so --overwrite does not remove it. Choose another folder."
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from policy_protocol.errors import ChunkwireError
 
-__all__ = ["DatasetInvalid", "DemonstrationsInvalid", "FrameCorrupt", "OutputExists"]
+__all__ = ["DatasetInvalid", "DemonstrationsInvalid", "FrameCacheUnusable", "FrameCorrupt", "OutputExists"]
 
 
 class DatasetInvalid(ChunkwireError):
@@ -29,3 +29,9 @@ class OutputExists(ChunkwireError):
     """The place to write to already holds something."""
 
     code = "output_exists"
+
+
+class FrameCacheUnusable(ChunkwireError):
+    """The cache of decoded frames does not fit the disk, or is not what its name says."""
+
+    code = "frame_cache_unusable"

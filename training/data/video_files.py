@@ -1,8 +1,9 @@
 """Writes the frames of one camera into mp4 files, as LeRobot lays them out.
 
-Codec: H.264 (libx264). It is in PyAV's wheel and in every FFmpeg, browser and hardware decoder; LeRobot's own AV1
-needs dav1d, which many builds lack, and LeRobot reads either. Constant rate factor 18 is visually lossless; a key frame every second frame, as in LeRobot, makes
-random access cheap; no B-frames, so that decoding order is display order. The loss that remains is 4:2:0 colour.
+Codec: H.264 (libx264). It is in PyAV's wheel and in every FFmpeg, browser and hardware decoder, where LeRobot's own
+AV1 needs dav1d; LeRobot reads either. Constant rate factor 18 is visually lossless; a key frame every second frame, as
+in LeRobot, makes random access cheap; no B-frames, so that decoding order is display order. What is lost is mostly
+colour at sharp edges (4:2:0); images keep every pixel.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ class VideoFiles:
     def add(self, episode: int, frames: UInt8[np.ndarray, "frames height width 3"]) -> tuple[Place, float, float]:
         """Encode one episode; returns its file and the seconds at which it starts and stops there."""
         self._make_room(episode)
-        assert self._container is not None and self._stream is not None
+        assert self._container is not None
+        assert self._stream is not None
         start = self._frames
         for number, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")

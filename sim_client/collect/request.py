@@ -1,0 +1,103 @@
+"""What a collection is asked to make, and how two such requests differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from sim_client.errors import CollectionError
+from sim_client.simulator import SimulationSettings
+from sim_client.tasks import task
+from sim_client.trajectory_facts import TrajectoryFacts
+
+__all__ = ["DEFAULT_SEED", "CollectionRequest", "require_same"]
+
+DEFAULT_SEED = 1_000_000
+"""Far above the seeds of evaluations: no policy is measured on a start that it was shown."""
+
+_FLAGS = {
+    "env_id": "--env",
+    "episodes": "--episodes",
+    "seed": "--seed",
+    "camera_size": "--camera-size",
+    "sim_freq": "--sim-freq",
+    "control_freq": "--control-freq",
+    "frame_stride": "--frame-stride",
+}
+
+
+@dataclass(frozen=True)
+class CollectionRequest:
+    """Everything that decides which bytes are collected: the same request gives the same demonstrations.
+
+    Raises:
+        CollectionError: a value is out of range.
+        UnknownEnvironment: not one of the six tasks.
+        SimulationError: frequencies that do not divide, or a camera without pixels.
+    """
+
+    env_id: str
+    """The task."""
+    episodes: int
+    """How many demonstrations to keep."""
+    seed: int = DEFAULT_SEED
+    """The first seed to try."""
+    camera_size: int = 128
+    """Height and width of every camera."""
+    sim_freq: int = 100
+    """Physics steps per second."""
+    control_freq: int = 20
+    """Actions per second."""
+    frame_stride: int = 1
+    """Render steps 0, k, 2k, … and repeat the last frame in between: k times cheaper, k times coarser."""
+
+    def __post_init__(self) -> None:
+        task(self.env_id)
+        for name, low in (("episodes", 1), ("seed", 0), ("frame_stride", 1)):
+            if getattr(self, name) < low:
+                raise CollectionError(
+                    f"{_FLAGS[name]} must be at least {low}, not {getattr(self, name)}.", field=_FLAGS[name]
+                )
+        self.settings()
+
+    def settings(self) -> SimulationSettings:
+        """The environment in which the demonstrations are replayed and rendered."""
+        return SimulationSettings(
+            env_id=self.env_id,
+            sim_freq=self.sim_freq,
+            control_freq=self.control_freq,
+            camera_height=self.camera_size,
+            camera_width=self.camera_size,
+        )
+
+    @classmethod
+    def of(cls, facts: TrajectoryFacts) -> CollectionRequest:
+        """The request that a finished file answers."""
+        simulation = facts.simulation
+        return cls(
+            env_id=simulation.env_id,
+            episodes=len(facts.episodes),
+            seed=simulation.base_seed,
+            camera_size=simulation.camera_height,
+            sim_freq=simulation.sim_freq,
+            control_freq=simulation.control_freq,
+            frame_stride=simulation.frame_stride,
+        )
+
+
+def require_same(found: CollectionRequest, asked: CollectionRequest, where: Path) -> None:
+    """Refuse to mix demonstrations of two kinds in one file. More episodes of the same kind are no difference.
+
+    Raises:
+        CollectionError: naming the first field that differs.
+    """
+    for field in fields(CollectionRequest):
+        before, now = getattr(found, field.name), getattr(asked, field.name)
+        if before == now or (field.name == "episodes" and before < now):
+            continue
+        flag = _FLAGS[field.name]
+        raise CollectionError(
+            f"{where} was collected with {flag} {before}, but {flag} {now} was asked for. "
+            f"Pass {flag} {before}, another --out, or --overwrite to collect it anew.",
+            field=flag,
+        )

@@ -59,7 +59,7 @@ class Demonstrations:
             """ManiSkill's names of the cameras."""
             self.widths: Mapping[str, int] = _find_sources(first)
             """Dimensions of each source of proprioceptive state."""
-            self.action_dim: int = first["actions"].shape[-1]
+            self.action_dim: int = self._action_dim(first)
         except BaseException:
             self._file.close()
             raise
@@ -126,6 +126,16 @@ class Demonstrations:
                     "ManiSkill's replay_trajectory with '-o rgb --save-traj'."
                 )
         return group
+
+    def _action_dim(self, group: h5py.Group) -> int:
+        width = int(group["actions"].shape[-1])
+        for name in ("action_names", "action_low", "action_high"):
+            if len(getattr(self.recording, name)) not in (0, width):
+                raise DemonstrationsInvalid(
+                    f"{self._name(group)} has actions of {width} dimensions, but the JSON lists "
+                    f"{len(getattr(self.recording, name))} {name}: the two do not belong together."
+                )
+        return width
 
     def _find_cameras(self, group: h5py.Group) -> tuple[str, ...]:
         cameras = group.get("obs/sensor_data", {})

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
+
 from policy_protocol.errors import ChunkwireError
 from policy_protocol.spec import PolicySpec
-
 from training.pi05.normalization import NormStats, read_norm_stats, write_norm_stats
 from training.pi05.params import flatten, unflatten
 from training.pi05.tokenizer import Tokenizer

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
+
 from policy_protocol.errors import ChunkwireError
 
 __all__ = [

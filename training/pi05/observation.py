@@ -10,17 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num, UInt8
+
 from policy_protocol.errors import InvalidObservation
 from policy_protocol.messages import Observation
 from policy_protocol.spec import CameraSpec, PolicySpec
-
 from training.pi05.config import ModelConfig
 from training.pi05.images import resize_with_pad
 from training.pi05.model import ModelInput
 from training.pi05.normalization import NormStats, normalize
 from training.pi05.tokenizer import Tokenizer
 
-__all__ = ["ObservationTransform", "Row", "collate", "parse_image"]
+__all__ = ["ObservationTransform", "Row", "collate", "parse_image", "trained_prompt_lengths"]
+
+_PROMPT_MULTIPLE = 16
+"""Trained prompts are padded to a multiple of this many tokens, so that few shapes are compiled."""
 
 
 @dataclass(frozen=True)
@@ -158,3 +161,21 @@ def collate(rows: Sequence[Row], prompt_length: int) -> ModelInput:
         token_mask=mask,
         state=np.stack([row.state for row in rows]),
     )
+
+
+def trained_prompt_lengths(spec: PolicySpec, tokenizer: Tokenizer, longest: int) -> tuple[int, ...]:
+    """Token counts that the trained prompts are padded to, ascending; `(longest,)` when the spec names none.
+
+    Args:
+        longest: what the model takes (max_token_len).
+    """
+    observation = spec.observation
+    # Below-range and three-digit bins take the most tokens; the multiple leaves room for other mixtures.
+    states = [np.full(observation.state.dimension, value) for value in (-2.0, 0.0)]
+    if not observation.prompt.includes_state:
+        states = [None]
+    lengths = set()
+    for prompt in observation.prompt.trained:
+        tokens = max(len(tokenizer.encode(prompt, state, longest)) for state in states)
+        lengths.add(min(-(-tokens // _PROMPT_MULTIPLE) * _PROMPT_MULTIPLE, longest))
+    return tuple(sorted(lengths)) or (longest,)

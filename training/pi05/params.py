@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, PRNGKeyArray, PyTree
+
 from policy_protocol.errors import ChunkwireError
 from policy_protocol.spec import Family
-
 from training.pi05.config import SLOTS, GemmaConfig, ModelConfig, SigLIPConfig
 from training.pi05.model import ModelInput, PiModel
 

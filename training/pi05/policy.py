@@ -12,22 +12,19 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
+
 from policy_protocol.errors import InternalError
 from policy_protocol.messages import ActionChunk, Observation
 from policy_protocol.spec import PolicySpec
-
 from training.pi05.checkpoint import Assets, CheckpointInvalid, find_step, read_assets, read_params
 from training.pi05.config import ModelConfig
 from training.pi05.flow import denoise
 from training.pi05.model import ModelInput, PiModel
 from training.pi05.normalization import unnormalize
-from training.pi05.observation import ObservationTransform, Row, collate
+from training.pi05.observation import ObservationTransform, Row, collate, trained_prompt_lengths
 from training.pi05.params import check_params, config_of_params, unflatten
 
 __all__ = ["Policy", "load_policy", "noise_from_seed"]
-
-_PROMPT_MULTIPLE = 16
-"""Trained prompts are padded to a multiple of this many tokens, so that few shapes are compiled."""
 
 
 def noise_from_seed(seed: int | None, shape: tuple[int, ...]) -> Float[np.ndarray, "action_horizon action_dim"]:
@@ -52,7 +49,7 @@ class Policy:
         self._norm_stats = assets.norm_stats
         self._params = jax.device_put(params)
         self._compiled: dict[tuple[int, int], Callable[..., Any]] = {}
-        self.prompt_lengths = self._useful_prompt_lengths()
+        self.prompt_lengths = _prompt_lengths(assets, model.max_token_len)
         """Prompt lengths in tokens, ascending, that requests are padded to: the trained prompts', and the longest."""
         steps = assets.spec.policy.denoising_steps
         self._denoise = jax.jit(functools.partial(denoise, PiModel(model), steps=steps), donate_argnames="noise")
@@ -122,17 +119,6 @@ class Policy:
                 physical[..., index] += np.array([row.raw_state[index] for row in rows])[:, None]
         return physical
 
-    def _useful_prompt_lengths(self) -> tuple[int, ...]:
-        observation = self.spec.observation
-        longest = self.model.max_token_len
-        state = np.full(observation.state.dimension, 0.7) if observation.prompt.includes_state else None
-        trained = [
-            len(self.transform.tokenizer.encode(prompt, state, longest)) for prompt in observation.prompt.trained
-        ]
-        # The state's numbers can take more tokens than those of the state above; a multiple leaves them room.
-        rounded = {min(-(-tokens // _PROMPT_MULTIPLE) * _PROMPT_MULTIPLE, longest) for tokens in trained}
-        return tuple(sorted({*rounded, longest}))
-
     def _padded_length(self, tokens: int) -> int:
         return next(length for length in self.prompt_lengths if length >= tokens)
 
@@ -142,6 +128,10 @@ class Policy:
         image = np.zeros((side, side, 3), np.uint8)
         state = np.zeros(self.model.action_dim, np.float32)
         return Row(dict.fromkeys(slots, image), dict.fromkeys(slots, True), [0], state, state)
+
+
+def _prompt_lengths(assets: Assets, longest: int) -> tuple[int, ...]:
+    return tuple(sorted({*trained_prompt_lengths(assets.spec, assets.tokenizer, longest), longest}))
 
 
 def load_policy(

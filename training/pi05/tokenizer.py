@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 from jaxtyping import Float, Int
-from policy_protocol.errors import ChunkwireError, InvalidObservation
 
+from policy_protocol.errors import ChunkwireError, InvalidObservation
 from training.pi05.download import cached_file
 
 __all__ = [

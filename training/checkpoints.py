@@ -1,0 +1,146 @@
+"""A run's checkpoints: saved whole or not at all, in openpi's layout, and restored to go on training."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import etils.epath as epath
+import jax
+import orbax.checkpoint as ocp
+
+from policy_protocol.errors import ChunkwireError
+from training.pi05.checkpoint import Assets, as_saved, write_assets
+from training.pi05.params import flatten, unflatten
+from training.train_state import TrainState
+
+__all__ = ["CannotResume", "RunCheckpoints"]
+
+
+class CannotResume(ChunkwireError):
+    """There is nothing to resume, or what is there belongs to another model."""
+
+    code = "cannot_resume"
+
+
+class _AssetsHandler(ocp.CheckpointHandler):
+    """Lets orbax write the assets folder inside the same atomic step as the weights."""
+
+    def save(self, directory: epath.Path, args: _AssetsSave) -> None:
+        write_assets(Path(directory), args.assets)
+
+    def restore(self, directory: epath.Path, args: Any = None) -> None:
+        raise NotImplementedError("Assets are read by training.pi05.checkpoint.read_assets.")
+
+
+@ocp.args.register_with_handler(_AssetsHandler, for_save=True)
+@dataclasses.dataclass
+class _AssetsSave(ocp.args.CheckpointArgs):
+    assets: Assets
+
+
+@ocp.args.register_with_handler(_AssetsHandler, for_restore=True)
+@dataclasses.dataclass
+class _AssetsRestore(ocp.args.CheckpointArgs):
+    """orbax wants a pair; a restore never names the assets item."""
+
+
+class RunCheckpoints:
+    """The step directories of one run, written in the background.
+
+    Args:
+        directory: the run's folder.
+        assets: what goes beside the weights of every step; the spec's step is filled in.
+        keep: how many of the latest steps stay.
+    """
+
+    def __init__(self, directory: Path, assets: Assets, keep: int = 3) -> None:
+        self._assets = assets
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(),
+            item_handlers={
+                "assets": _AssetsHandler(),
+                "params": ocp.PyTreeCheckpointHandler(),
+                "train_state": ocp.PyTreeCheckpointHandler(),
+            },
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=False),
+        )
+
+    def __enter__(self) -> RunCheckpoints:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """Number of the newest complete step directory."""
+        step: int | None = self._manager.latest_step()
+        return step
+
+    def save(self, state: TrainState) -> int:
+        """Start saving; the directory N holds the state after N + 1 updates. Returns N."""
+        step = int(state.step) - 1
+        items = ocp.args.Composite(
+            assets=_AssetsSave(self._assets_at(step)),
+            params=ocp.args.PyTreeSave(as_saved(state.served_params)),
+            train_state=ocp.args.PyTreeSave(_saved_state(state)),
+        )
+        self._manager.save(step, args=items)
+        return step
+
+    def wait(self) -> None:
+        """Until everything started is on disk."""
+        self._manager.wait_until_finished()
+
+    def restore(self, fresh: TrainState) -> TrainState:
+        """The newest state, in the shapes of `fresh`.
+
+        Raises:
+            CannotResume: no step was saved yet, or its tree is not this experiment's.
+        """
+        step = self.latest
+        if step is None:
+            raise CannotResume(f"{self._manager.directory} holds no saved step to resume. Start anew with --overwrite.")
+        template = {"train_state": _saved_state(fresh), "params": as_saved(fresh.served_params)}
+        args = {
+            name: ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
+            for name, tree in template.items()
+        }
+        try:
+            restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        except (ValueError, KeyError) as error:
+            raise CannotResume(
+                f"Step {step} of {self._manager.directory} does not fit this experiment: {str(error)[:300]}. "
+                "Resume with the settings that the run began with (experiment.json), or start anew with --overwrite."
+            ) from error
+        return _restored_state(fresh, restored["train_state"], restored["params"])
+
+    def _assets_at(self, step: int) -> Assets:
+        spec = self._assets.spec
+        checkpoint = dataclasses.replace(spec.policy.checkpoint, step=step)
+        policy = dataclasses.replace(spec.policy, checkpoint=checkpoint)
+        return dataclasses.replace(self._assets, spec=dataclasses.replace(spec, policy=policy))
+
+
+def _saved_state(state: TrainState) -> dict[str, Any]:
+    """openpi's layout: with averaging, `params/` holds the averaged weights and this the raw ones."""
+    return {
+        "step": state.step,
+        "params": as_saved(state.params)["params"],
+        "opt_state": state.opt_state,
+    }
+
+
+def _restored_state(fresh: TrainState, saved: dict[str, Any], served: dict[str, Any]) -> TrainState:
+    averaged = None if fresh.ema_params is None else _without_value(served["params"])
+    opt_state = jax.tree.unflatten(jax.tree.structure(fresh.opt_state), jax.tree.leaves(saved["opt_state"]))
+    return TrainState(saved["step"], _without_value(saved["params"]), opt_state, averaged)
+
+
+def _without_value(tree: Any) -> Any:
+    return unflatten({path.removesuffix("/value"): leaf for path, leaf in flatten(tree).items()})

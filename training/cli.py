@@ -1,0 +1,77 @@
+"""`train`: experiments by name, and the verbs on demonstrations and datasets."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from policy_protocol.errors import ChunkwireError
+from training.commands.convert import convert_command
+from training.commands.stats import stats_command
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Train a policy: `train EXPERIMENT --exp-name NAME`. The verbs below prepare its dataset.",
+)
+_VERBS = ("run", "list", "convert", "stats")
+
+app.command("convert")(convert_command)
+app.command("stats")(stats_command)
+
+
+@app.command("run")
+def run_command(
+    experiment: Annotated[str, typer.Argument(help="Name of an experiment; see `train list`.")],
+    exp_name: Annotated[str, typer.Option(help="Name of the run: the folder RUNS/EXPERIMENT/NAME.")],
+    dataset: Annotated[Path | None, typer.Option(help="LeRobot dataset. Default: the experiment's own path.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a setting: --set optimizer.peak_lr=1e-4. Repeatable.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete a run of that name and start anew.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+) -> None:
+    """Train an experiment. `train EXPERIMENT …` is short for `train run EXPERIMENT …`."""
+    if overwrite and resume:
+        raise typer.BadParameter("Pass --overwrite or --resume, not both.")
+    from training.experiment import override
+    from training.experiments import find_experiment
+
+    chosen = [*([] if dataset is None else [f"dataset={dataset}"]), *(settings or [])]
+    configured = override(find_experiment(experiment), chosen)
+    from training.loop import train
+
+    step = train(configured, exp_name, runs, overwrite=overwrite, resume=resume)
+    print(f"Trained. Serve it: serve --checkpoint {step}")
+
+
+@app.command("list")
+def list_command() -> None:
+    """List the experiments."""
+    from training.experiments import experiment_names, find_experiment
+
+    for name in experiment_names():
+        experiment = find_experiment(name)
+        print(f"{name:<44} batch {experiment.batch_size}, {experiment.steps} steps, {experiment.dataset}")
+
+
+def main() -> None:
+    """Entry point: errors become one plain line and an exit code."""
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-") and sys.argv[1] not in _VERBS:
+        sys.argv.insert(1, "run")
+    try:
+        app()
+    except ChunkwireError as error:
+        print(f"train: {error.message}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("train: interrupted; what was finished is kept. Go on with --resume.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,125 @@
+"""An experiment: everything that decides what a training run computes, as one frozen value.
+
+It is saved in the run's folder and its facts in each checkpoint's spec. Experiments live one to a file in
+`training/experiments/`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from policy_protocol.errors import ChunkwireError, did_you_mean
+from policy_protocol.json_tree import from_json, to_json
+from training.pi05.config import ModelConfig
+from training.pi05.normalization import NormKind
+from training.pi05.tokenizer import PALIGEMMA_TOKENIZER
+
+__all__ = ["Experiment", "ExperimentInvalid", "OptimizerConfig", "override"]
+
+
+class ExperimentInvalid(ChunkwireError):
+    """An experiment that does not exist, or a setting that it does not have."""
+
+    code = "experiment_invalid"
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW under a warm-up and a cosine decay, with gradient clipping and averaged weights; openpi's defaults."""
+
+    peak_lr: float = 2.5e-5
+    end_lr: float = 2.5e-6
+    warmup_steps: int = 1_000
+    decay_steps: int = 30_000
+    """Step at which the cosine reaches `end_lr`."""
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 1e-10
+    clip_norm: float = 1.0
+    """Largest global gradient norm."""
+    ema_decay: float | None = 0.99
+    """Decay of the averaged weights, which are the ones that are served; None turns averaging off."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One way to train a policy."""
+
+    name: str
+    model: ModelConfig
+    dataset: str
+    """Path of the LeRobot dataset, unless `--dataset` says otherwise."""
+    tokenizer: str = PALIGEMMA_TOKENIZER
+    """Path or URL of the sentencepiece model; it is copied into every checkpoint."""
+    asset_id: str = "maniskill"
+    """Folder of the norm stats in a checkpoint's assets."""
+    normalization: NormKind = "quantile"
+    discrete_state_input: bool = True
+    """Write the normalised state into the prompt (Pi0.5)."""
+    batch_size: int = 32
+    steps: int = 30_000
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    mask_padding: bool = False
+    """Leave padded action dimensions and steps past an episode's end out of the loss. openpi keeps them in."""
+    execution_horizon: int = 10
+    """Steps of a chunk that a client runs before it asks again."""
+    denoising_steps: int = 10
+    seed: int = 42
+    save_every: int = 1_000
+    """Steps between checkpoints; the last step is always saved."""
+    log_every: int = 10
+    """Steps between lines of `metrics.jsonl`."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "steps", "save_every", "log_every", "denoising_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if not 1 <= self.execution_horizon <= self.model.action_horizon:
+            raise ValueError(
+                f"execution_horizon {self.execution_horizon} is not in 1..{self.model.action_horizon} (action_horizon)."
+            )
+
+    def to_json(self) -> str:
+        """The text of a run's `experiment.json`."""
+        return json.dumps(to_json(self), indent=2) + "\n"
+
+
+def override(experiment: Experiment, settings: Sequence[str]) -> Experiment:
+    """The experiment with `path=value` settings applied, such as `optimizer.peak_lr=1e-4`; null is none.
+
+    Raises:
+        ExperimentInvalid: a setting has no `=`, names no field ("Did you mean"), or its value has the wrong type.
+    """
+    tree = to_json(experiment)
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise ExperimentInvalid(f"--set takes PATH=VALUE, such as optimizer.peak_lr=1e-4, not {setting!r}.")
+        *parents, leaf = path.split(".")
+        branch = tree
+        for parent in parents:
+            branch = _child(branch, parent, path)
+        _child(branch, leaf, path)
+        branch[leaf] = _value(text)
+    try:
+        return from_json(Experiment, tree)
+    except ChunkwireError as error:
+        raise ExperimentInvalid(f"--set: {error.message}", field=error.field) from error
+
+
+def _child(branch: Any, name: str, path: str) -> Any:
+    if not isinstance(branch, dict) or name not in branch:
+        known = branch if isinstance(branch, dict) else {}
+        raise ExperimentInvalid(f"--set: there is no setting {path!r}.{did_you_mean(name, known)}")
+    return branch[name]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

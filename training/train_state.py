@@ -1,0 +1,58 @@
+"""What training carries from step to step, and the optimizer that moves it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from training.experiment import Experiment, OptimizerConfig
+from training.pi05.params import init_params
+
+__all__ = ["TrainState", "init_state", "learning_rate", "optimizer"]
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Parameters, optimizer state and averaged parameters, all float32."""
+
+    step: Int[Array, ""]
+    """Updates done so far."""
+    params: PyTree[Float[Array, "..."]]
+    opt_state: Any
+    ema_params: PyTree[Float[Array, "..."]] | None
+    """Averaged weights, the ones that are served; None when averaging is off."""
+
+    @property
+    def served_params(self) -> PyTree[Float[Array, "..."]]:
+        """The weights that a checkpoint's `params` holds."""
+        return self.params if self.ema_params is None else self.ema_params
+
+
+def learning_rate(config: OptimizerConfig) -> optax.Schedule:
+    """Linear warm-up from `peak_lr / (warmup_steps + 1)`, then a cosine to `end_lr`, as openpi has it."""
+    return optax.warmup_cosine_decay_schedule(
+        init_value=config.peak_lr / (config.warmup_steps + 1),
+        peak_value=config.peak_lr,
+        warmup_steps=config.warmup_steps,
+        decay_steps=config.decay_steps,
+        end_value=config.end_lr,
+    )
+
+
+def optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """AdamW after clipping; the nesting is openpi's, so that its train states restore."""
+    adamw = optax.adamw(
+        learning_rate(config), b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay
+    )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+
+
+def init_state(experiment: Experiment, key: PRNGKeyArray) -> TrainState:
+    """A fresh state."""
+    params = init_params(experiment.model, key)
+    averaged = None if experiment.optimizer.ema_decay is None else jax.tree.map(jnp.array, params)
+    return TrainState(jnp.int32(0), params, optimizer(experiment.optimizer).init(params), averaged)

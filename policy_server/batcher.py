@@ -13,9 +13,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from policy_protocol.errors import ChunkwireError, DeadlineExceeded, InternalError, Overloaded
 from policy_protocol.messages import ActionChunk
-
 from policy_server.log import log
 from training.pi05.observation import Row
 from training.pi05.policy import Policy, noise_from_seed

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from policy_protocol.errors import ChunkwireError
 from policy_protocol.spec import PolicySpec
-
 from policy_server.log import log, show_log
 
 __all__ = ["app", "main"]

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from policy_protocol.errors import ChunkwireError, Draining
 
+from policy_protocol.errors import ChunkwireError, Draining
 from policy_server.batcher import Batcher
 from policy_server.log import log
 from policy_server.websocket import PolicyServer

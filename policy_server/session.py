@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from policy_protocol.codec import ArrayEncoding, pack, unpack
 from policy_protocol.errors import ChunkwireError, CodecError, InvalidObservation
 from policy_protocol.messages import PROTOCOL, ActionChunk, InferReply, InferRequest, Observation, is_envelope

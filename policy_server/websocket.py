@@ -8,12 +8,12 @@ import json
 
 import numpy as np
 import websockets
-from policy_protocol.errors import ChunkwireError, CodecError, Draining, InternalError
-from policy_protocol.messages import ActionChunk
-from policy_protocol.spec import PolicySpec
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from policy_protocol.errors import ChunkwireError, CodecError, Draining, InternalError
+from policy_protocol.messages import ActionChunk
+from policy_protocol.spec import PolicySpec
 from policy_server.batcher import Batcher
 from policy_server.log import log
 from policy_server.session import Question, Session

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sim_client.errors import SimulationError
 from sim_client.simulator.types import (
     DEFAULT_MAX_EPISODE_STEPS,
     SimulationSettings,
@@ -44,4 +45,14 @@ _HEAVY = {
 def __getattr__(name: str) -> Any:
     if name not in _HEAVY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HEAVY[name]), name)
+    try:
+        return getattr(importlib.import_module(_HEAVY[name]), name)
+    except ModuleNotFoundError as error:
+        raise SimulationError(
+            f"The simulator is not installed ({error}). Install it with `pip install 'chunkwire[sim]'`."
+        ) from error
+    except ImportError as error:  # a bare machine lacks libX11.so.6 or libGL.so.1
+        raise SimulationError(
+            f"The simulator cannot be loaded ({error}). Run `sh docker/install-vulkan.sh` as root, which installs the "
+            "shared libraries that it needs; with --check it only names them."
+        ) from error

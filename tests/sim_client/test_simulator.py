@@ -1,9 +1,11 @@
 """The simulator: rendered on demand, bit-identical to plain ManiSkill, reproducible from the seed alone."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -229,6 +231,25 @@ def test_a_vulkan_that_cannot_render_says_what_to_install() -> None:
     assert result.returncode == 1
     assert "install-vulkan.sh" in result.stderr
     assert "libvulkan1 and mesa-vulkan-drivers" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("loading", "advice"),
+    [
+        ("sys.modules['sapien'] = None", "is not installed .* Install it with `pip install 'chunkwire\\[sim\\]'"),
+        (
+            "sys.path.insert(0, sys.argv[1])",
+            r"cannot be loaded \(libX11\.so\.6: .*\)\. Run `sh docker/install-vulkan\.sh`",
+        ),
+    ],
+)
+def test_a_simulator_that_cannot_be_loaded_says_what_to_install(tmp_path: Path, loading: str, advice: str) -> None:
+    (tmp_path / "sapien.py").write_text("raise ImportError('libX11.so.6: cannot open shared object file')")
+    code = f"import sys; {loading}; sys.argv[1:] = []; from sim_client.simulator.__main__ import main; sys.exit(main())"
+    result = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert re.search(advice, result.stderr), result.stderr
     assert "Traceback" not in result.stderr
 
 

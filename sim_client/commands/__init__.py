@@ -1,0 +1,1 @@
+"""The verbs of `sim-client`, one per file; the docstring of a command is its help."""

@@ -1,0 +1,76 @@
+"""The rules of asking a policy, without any socket: ids are matched and every reply is checked against the spec."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from policy_protocol import ActionChunk, EpisodeMoment, InferReply, InferRequest, Observation, PolicySpec
+from policy_protocol.errors import ProtocolViolation
+
+__all__ = ["Exchange"]
+
+
+class Exchange:
+    """One client's questions that have no answer yet. WebSocket and gRPC clients move its messages.
+
+    Args:
+        spec: what the server promised on connect.
+    """
+
+    def __init__(self, spec: PolicySpec) -> None:
+        self._spec = spec
+        self._next_id = 0
+        self._batches: dict[int, int | None] = {}
+
+    def ask(
+        self,
+        observation: Observation,
+        noise_seed: int | None = None,
+        episode: EpisodeMoment | None = None,
+        batch: int | None = None,
+        deadline_ms: float | None = None,
+    ) -> InferRequest:
+        """A request with an id of its own, which is now awaited."""
+        request = InferRequest(self._next_id, observation, noise_seed, batch, deadline_ms, episode)
+        self._next_id += 1
+        self._batches[request.id] = batch
+        return request
+
+    def forget(self, request: InferRequest) -> None:
+        """Stop waiting for a request that could not be sent."""
+        self._batches.pop(request.id, None)
+
+    def settle(self, reply: InferReply) -> ActionChunk:
+        """Accept the reply to an awaited request.
+
+        Raises:
+            ProtocolViolation: nobody asked for this id, or the actions have the wrong shape or are not finite.
+            ChunkwireError: the error that the server reported, under its own code.
+        """
+        if reply.id not in self._batches:
+            raise ProtocolViolation(
+                f"The server answered request {reply.id}, which is not awaited (awaited: {sorted(self._batches)}). "
+                "A late or doubled reply would put the robot one action behind, so the connection is given up."
+            )
+        batch = self._batches.pop(reply.id)
+        if reply.error is not None:
+            raise reply.error
+        assert reply.chunk is not None, "a reply holds a chunk or an error"
+        self._require_promised(reply.chunk, batch)
+        return reply.chunk
+
+    def _require_promised(self, chunk: ActionChunk, batch: int | None) -> None:
+        promised = (self._spec.policy.action_horizon, self._spec.action.dimension)
+        shape = promised if batch is None else (batch, *promised)
+        if chunk.actions.shape != shape:
+            raise ProtocolViolation(
+                f"The server sent actions of shape {chunk.actions.shape}, but its spec promises {shape}.",
+                field="actions",
+            )
+        if not np.isfinite(chunk.actions).all():
+            first = tuple(int(axis) for axis in np.argwhere(~np.isfinite(chunk.actions))[0])
+            raise ProtocolViolation(
+                f"The server sent {chunk.actions[first]} at actions{list(first)}; every action must be finite. "
+                "The policy itself is broken (diverged training or damaged parameters).",
+                field="actions",
+            )

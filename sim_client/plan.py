@@ -1,0 +1,111 @@
+"""From the policy's spec and the command line: exactly what will be run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policy_protocol import PolicySpec
+from policy_protocol.spec import SimulationSpec
+from sim_client.compatibility import option_mismatches, simulation_of
+from sim_client.mismatch import Mismatch, require_compatible
+from sim_client.options import EvaluationOptions, InvalidOption
+from sim_client.simulator import SimulationSettings
+from sim_client.tasks import TASKS
+
+__all__ = ["EvaluationPlan", "plan_evaluation"]
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """The settled choices of one evaluation."""
+
+    settings: SimulationSettings
+    prompt: str
+    execution_horizon: int
+    mismatches: tuple[Mismatch, ...]
+    """Differences from training that were allowed by name."""
+    notices: tuple[str, ...]
+    """What a reader of the results should know."""
+
+
+def plan_evaluation(spec: PolicySpec, options: EvaluationOptions) -> EvaluationPlan:
+    """Fill in from the spec whatever the command line leaves open.
+
+    Raises:
+        SpecMismatch: the command line asks for another simulation than the policy was trained in.
+        InvalidOption: an option cannot be used with this policy; names the flag.
+    """
+    simulation = simulation_of(spec)
+    mismatches = require_compatible(option_mismatches(spec, options), options.allow_mismatch, spec)
+    prompt = options.prompt or _default_prompt(spec, options.env_id)
+    return EvaluationPlan(
+        settings=_settings(spec, simulation, options),
+        prompt=prompt,
+        execution_horizon=_execution_horizon(spec, options.execution_horizon),
+        mismatches=mismatches,
+        notices=(*_camera_notices(spec), *_prompt_notices(spec, prompt), *_goal_notices(spec, options.env_id)),
+    )
+
+
+def _settings(spec: PolicySpec, simulation: SimulationSpec, options: EvaluationOptions) -> SimulationSettings:
+    rendered = [camera for camera in spec.observation.cameras if not camera.all_zero]
+    trained_size = (rendered[0].height, rendered[0].width) if rendered else (128, 128)
+    height, width = options.camera_size or trained_size
+    return SimulationSettings(
+        env_id=options.env_id,
+        robot_uids=options.robot_uids or simulation.robot_uids,
+        control_mode=options.control_mode or spec.action.control_mode,
+        sim_freq=options.sim_freq or simulation.sim_freq,
+        control_freq=options.control_freq or simulation.control_freq,
+        camera_height=height,
+        camera_width=width,
+        max_episode_steps=options.max_episode_steps or simulation.max_episode_steps,
+        render_backend=options.render_backend,
+    )
+
+
+def _execution_horizon(spec: PolicySpec, asked: int | None) -> int:
+    longest = spec.policy.action_horizon
+    if asked is not None and asked > longest:
+        raise InvalidOption(
+            f"--execution-horizon {asked} is longer than the policy's action horizon. Pass 1 to {longest}.",
+            field="--execution-horizon",
+        )
+    return asked or spec.policy.execution_horizon
+
+
+def _default_prompt(spec: PolicySpec, env_id: str) -> str:
+    """The task's own prompt where the policy knows it, else the only one that it was trained on."""
+    trained = spec.observation.prompt.trained
+    if env_id in TASKS and (not trained or TASKS[env_id].prompt in trained):
+        return TASKS[env_id].prompt
+    if len(trained) == 1:
+        return trained[0]
+    choices = f" Trained prompts: {'; '.join(map(repr, trained))}." if trained else ""
+    raise InvalidOption(f"No prompt is known for {env_id}. Pass --prompt TEXT.{choices}", field="--prompt")
+
+
+def _camera_notices(spec: PolicySpec) -> list[str]:
+    return [
+        f"The camera {camera.key!r} was black in every training image; the policy is shown black here too."
+        for camera in spec.observation.cameras
+        if camera.all_zero
+    ]
+
+
+def _prompt_notices(spec: PolicySpec, prompt: str) -> list[str]:
+    trained = spec.observation.prompt.trained
+    if not trained or prompt in trained:
+        return []
+    return [f"The prompt {prompt!r} was not seen in training (seen: {'; '.join(map(repr, trained))})."]
+
+
+def _goal_notices(spec: PolicySpec, env_id: str) -> list[str]:
+    task = TASKS.get(env_id)
+    sources = {part.source for part in spec.observation.state.fields}
+    if task is None or task.goal_visible or sources & set(task.goal_state):
+        return []
+    return [
+        f"{env_id} hides its goal from the cameras and the policy's state has no {' or '.join(task.goal_state)}: "
+        "it cannot know where to go, except by chance."
+    ]

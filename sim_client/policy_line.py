@@ -1,0 +1,49 @@
+"""The connection to the policy over a whole run, which may outlive a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from policy_protocol.errors import SpecMismatch
+from sim_client.policy_client import Policy
+
+__all__ = ["PolicyLine"]
+
+
+class PolicyLine:
+    """The connection to the policy, dialled again after it was lost.
+
+    Args:
+        connect: opens a connection; waits for the server as long as the user allows.
+        policy: the first connection.
+    """
+
+    def __init__(self, connect: Callable[[], Policy], policy: Policy) -> None:
+        self._connect = connect
+        self._policy: Policy | None = policy
+        self._spec_hash = policy.spec.hash
+
+    def policy(self) -> Policy:
+        """A live connection to the same policy as at the start.
+
+        Raises:
+            ServerUnavailable: nobody answers any more.
+            SpecMismatch: the server has come back with another policy.
+        """
+        if self._policy is None:
+            policy = self._connect()
+            if policy.spec.hash != self._spec_hash:
+                policy.close()
+                raise SpecMismatch(
+                    f"The server now serves another policy ({policy.spec.policy.checkpoint}, spec {policy.spec.hash} "
+                    f"instead of {self._spec_hash}). The finished episodes are kept: serve the first policy again and "
+                    "repeat the command, or evaluate the new one with --out DIR."
+                )
+            self._policy = policy
+        return self._policy
+
+    def hang_up(self) -> None:
+        """Close the connection; the next `policy()` dials again."""
+        if self._policy is not None:
+            self._policy.close()
+            self._policy = None

@@ -1,0 +1,78 @@
+"""What a person sees while an evaluation runs: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from sim_client.records import EpisodeRecord
+from sim_client.statistics import Rate
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """Running rate, speed and waiting share, written to standard error.
+
+    Args:
+        planned: episodes of the whole run.
+        finished: those of an earlier, interrupted run.
+    """
+
+    def __init__(self, planned: int, finished: Sequence[EpisodeRecord] = (), console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False)
+        self._planned = planned
+        self._records = [record for record in finished if record.outcome != "error"]
+        self._resumed = len(self._records)
+        self._started = time.monotonic()
+        self._now = ""
+        self._live = Live(console=self._console, get_renderable=self._line, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Progress:
+        if self._resumed:
+            self.say(f"{self._resumed} of {self._planned} episodes are finished already; resuming.")
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def step(self, seed: int, step: int) -> None:
+        """The running episode has done `step` steps."""
+        self._now = f"seed {seed}, step {step}"
+
+    def finished(self, record: EpisodeRecord) -> None:
+        """An episode has its record."""
+        if record.outcome != "error":
+            self._records.append(record)
+        self._now = ""
+        first = "" if record.first_success is None else f" (first at step {record.first_success})"
+        self.say(
+            f"episode {record.index + 1}/{self._planned}  seed {record.seed}  {record.outcome}{first}  "
+            f"{record.steps} steps  {record.wall.total_s:.1f} s  |  {self._standing()}"
+        )
+
+    def _standing(self) -> str:
+        rate = Rate(sum(record.success_once for record in self._records), len(self._records))
+        return f"success_once {rate}  {self._speed()}"
+
+    def _speed(self) -> str:
+        minutes = (time.monotonic() - self._started) / 60
+        new = self._records[self._resumed :]
+        total = sum(record.wall.total_s for record in new)
+        if not new or not total:
+            return "no speed yet"
+        waiting = sum(record.wall.wait_s for record in new) / total
+        return f"{len(new) / minutes:.1f} episodes/min, {waiting:.0%} of it waiting for the policy"
+
+    def _line(self) -> Text:
+        return Text(f"{len(self._records)}/{self._planned} finished  {self._standing()}  {self._now}")

@@ -1,0 +1,155 @@
+"""The directory of one evaluation: `run.json`, `episodes.jsonl`, `report.md`, and a lock while a run writes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from sim_client.mismatch import Mismatch
+from sim_client.records import EpisodeFile, EpisodeRecord, RecordsError, final_records, read_records
+from sim_client.run_record import RunRecord
+
+__all__ = ["ResultsDirectory", "default_directory", "read_results"]
+
+_RUN, _EPISODES, _REPORT, _LOCK = "run.json", "episodes.jsonl", "report.md", ".lock"
+_OURS = {_RUN, _EPISODES, _REPORT, _LOCK, "run.json.new"}
+
+
+def default_directory(run: RunRecord) -> Path:
+    """`results/<env>/<experiment>-<run>-<step>-seed<seed>`."""
+    checkpoint = run.spec.policy.checkpoint
+    name = f"{checkpoint.experiment}-{checkpoint.run}-{checkpoint.step}-seed{run.options.seed}"
+    return Path("results") / run.options.env_id / name.replace(os.sep, "-")
+
+
+def read_results(path: Path) -> tuple[RunRecord, tuple[EpisodeRecord, ...]]:
+    """The run, and one final record per finished episode of its list.
+
+    Raises:
+        RecordsError: there is no evaluation in `path`, or its files are damaged.
+    """
+    run = RunRecord.read(path / _RUN)
+    records = final_records(read_records(path / _EPISODES))
+    return run, tuple(record for record in records if record.seed in run.options.seeds)
+
+
+class ResultsDirectory:
+    """The results of one run, locked against a second process until `close`.
+
+    A directory that holds the same run already is continued; what is finished stays finished.
+
+    Args:
+        path: made if it does not exist.
+        run: what is about to be run.
+        overwrite: begin anew, deleting the results that are there.
+
+    Raises:
+        RecordsError: another process writes here, or the directory holds another run or other files.
+    """
+
+    def __init__(self, path: Path, run: RunRecord, *, overwrite: bool = False) -> None:
+        self.path = path
+        self._lock = _lock(path)
+        try:
+            if overwrite:
+                _delete_results(path)
+            self.run = self._begin(run)
+            self._file = EpisodeFile(path / _EPISODES)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    @property
+    def report_path(self) -> Path:
+        """Where the Markdown report belongs."""
+        return self.path / _REPORT
+
+    def records(self) -> tuple[EpisodeRecord, ...]:
+        """One final record per finished episode, ordered by index."""
+        return read_results(self.path)[1]
+
+    def remaining(self) -> tuple[tuple[int, int], ...]:
+        """(index, seed) of the episodes that have no result yet; those that ended in an error count as such."""
+        finished = {record.seed for record in self.records() if record.outcome != "error"}
+        return tuple((index, seed) for index, seed in enumerate(self.run.options.seeds) if seed not in finished)
+
+    def note_mismatches(self, found: Sequence[Mismatch]) -> None:
+        """Add what the built simulator does otherwise than training, allowed by name, to `run.json`."""
+        known = {mismatch.field for mismatch in self.run.mismatches}
+        new = tuple(mismatch for mismatch in found if mismatch.field not in known)
+        if new:
+            self.run = replace(self.run, mismatches=(*self.run.mismatches, *new))
+            self.run.write(self.path / _RUN)
+
+    def append(self, record: EpisodeRecord) -> None:
+        """Store one episode. Raises `RecordsError` when the disk is full."""
+        self._file.append(record)
+
+    def close(self) -> None:
+        """Close the files and release the lock."""
+        self._file.close()
+        self._lock.close()
+
+    def __enter__(self) -> ResultsDirectory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self, run: RunRecord) -> RunRecord:
+        path = self.path / _RUN
+        if path.exists():
+            run = _continued(RunRecord.read(path), run, self.path)
+        elif strangers := sorted(entry.name for entry in self.path.iterdir() if entry.name not in _OURS):
+            raise RecordsError(
+                f"The directory {self.path} holds other files ({', '.join(strangers[:3])}) and no evaluation. "
+                "Pass --out with a new or empty directory."
+            )
+        elif (self.path / _EPISODES).exists():
+            raise RecordsError(
+                f"{self.path} holds episodes but no {_RUN} that says what they are. "
+                "Pass --overwrite to delete them, or --out with another directory."
+            )
+        run.write(path)
+        return run
+
+
+def _continued(old: RunRecord, new: RunRecord, path: Path) -> RunRecord:
+    if differences := old.differences(new):
+        lines = "\n".join(f"  {line}" for line in differences)
+        raise RecordsError(
+            f"{path} holds the results of another run:\n{lines}\n"
+            "Pass --out DIR for a run of its own, or --overwrite to delete the results that are there."
+        )
+    return old.continued_by(new)
+
+
+def _lock(path: Path) -> IO[str]:
+    """A lock that ends with this process, however it ends."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / _LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise RecordsError(f"--out {path} cannot be used: {error.strerror or error}.") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        owner = lock.read().strip() or "unknown"
+        lock.close()
+        raise RecordsError(
+            f"Another process (id {owner}) is writing to {path}. Wait for it, stop it, or pass another --out."
+        ) from error
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+def _delete_results(path: Path) -> None:
+    for name in (_EPISODES, _REPORT, _RUN):
+        (path / name).unlink(missing_ok=True)

@@ -1,0 +1,118 @@
+"""One whole evaluation: ask for the spec, plan, set the simulator up, run what remains, write the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from sim_client.compatibility import environment_mismatches
+from sim_client.environment import open_environment
+from sim_client.episode import EpisodeRules
+from sim_client.evaluation import Evaluation
+from sim_client.mismatch import require_compatible
+from sim_client.options import EvaluationOptions
+from sim_client.plan import EvaluationPlan, plan_evaluation
+from sim_client.policy_client import PolicyClient
+from sim_client.policy_line import PolicyLine
+from sim_client.progress import Progress
+from sim_client.records import RecordsError
+from sim_client.report import write_report
+from sim_client.results_directory import ResultsDirectory, default_directory
+from sim_client.run_record import FORMAT, RunRecord, installed_versions
+
+__all__ = ["run_evaluation"]
+
+
+def run_evaluation(
+    options: EvaluationOptions,
+    connect: Callable[[], PolicyClient],
+    out: Path | None = None,
+    *,
+    overwrite: bool = False,
+    console: Console,
+) -> Path:
+    """Run, or go on with, the evaluation that `options` describe.
+
+    Args:
+        connect: opens a connection to the policy server; used again when the connection is lost.
+        out: results directory; by default named after the task, the policy and the seed.
+        overwrite: delete the results that are there.
+        console: where progress is shown.
+
+    Returns:
+        The results directory. Its report is written, also when the run ends in an error.
+
+    Raises:
+        ChunkwireError: no server, a simulation that does not match, a directory that cannot be used, Ctrl-C …
+    """
+    policy = connect()
+    line = PolicyLine(connect, policy)
+    try:
+        run = _describe(policy, options, plan_evaluation(policy.spec, options))
+        with ResultsDirectory(out or default_directory(run), run, overwrite=overwrite) as directory:
+            _finish(directory, line, console)
+            return directory.path
+    finally:
+        line.hang_up()
+
+
+def _finish(directory: ResultsDirectory, line: PolicyLine, console: Console) -> None:
+    try:
+        if directory.remaining():
+            _run_remaining(directory, line, console)
+    except BaseException:
+        with suppress(RecordsError):
+            write_report(directory.path)
+        raise
+    write_report(directory.path)
+
+
+def _run_remaining(directory: ResultsDirectory, line: PolicyLine, console: Console) -> None:
+    run = directory.run
+    console.print(f"Setting up {run.options.env_id} for the policy {run.checkpoint} …", markup=False)
+    environment = open_environment(run.settings)
+    try:
+        found = environment_mismatches(run.spec, environment)
+        directory.note_mismatches(require_compatible(found, run.options.allow_mismatch, run.spec))
+        for text in (*map(str, directory.run.mismatches), *run.notices):
+            console.print(f"Note: {text}", markup=False, soft_wrap=True)
+        with Progress(run.options.episodes, directory.records(), console) as progress:
+            Evaluation(directory, _rules(directory.run), environment, line, progress).run()
+    finally:
+        environment.close()
+
+
+def _describe(policy: PolicyClient, options: EvaluationOptions, plan: EvaluationPlan) -> RunRecord:
+    return RunRecord(
+        format=FORMAT,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=("sim-client", *sys.argv[1:]),
+        server=policy.url,
+        options=options,
+        settings=plan.settings,
+        prompt=plan.prompt,
+        execution_horizon=plan.execution_horizon,
+        checkpoint=str(policy.spec.policy.checkpoint),
+        spec_hash=policy.spec.hash,
+        overrides=options.overrides,
+        mismatches=plan.mismatches,
+        notices=plan.notices,
+        versions=installed_versions(),
+        spec=policy.spec,
+    )
+
+
+def _rules(run: RunRecord) -> EpisodeRules:
+    return EpisodeRules(
+        spec=run.spec,
+        env_id=run.options.env_id,
+        prompt=run.prompt,
+        execution_horizon=run.execution_horizon,
+        settle_steps=run.options.settle_steps,
+        provenance=run.provenance,
+    )

@@ -1,0 +1,150 @@
+"""`run.json`: everything that is needed to repeat an evaluation, and to tell whether a rerun is the same one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from policy_protocol import PolicySpec
+from policy_protocol.errors import SpecInvalid
+from policy_protocol.json_tree import from_json, to_json
+from sim_client.mismatch import Mismatch
+from sim_client.options import EvaluationOptions
+from sim_client.records import Provenance, RecordsError
+from sim_client.simulator import SimulationSettings
+
+__all__ = ["FORMAT", "RunRecord", "installed_versions"]
+
+FORMAT = "chunkwire-evaluation/1"
+
+_VERSIONED = ("chunkwire", "mani_skill", "numpy", "sapien", "torch")
+_FREE_OPTIONS = ("episodes", "retries")
+"""Options that a continued run may change: neither alters what an episode measures."""
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of what decides the numbers, read without importing anything."""
+    versions = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The content of `run.json`."""
+
+    format: str
+    created: str
+    """UTC, ISO 8601."""
+    command: tuple[str, ...]
+    """The command line as it was typed."""
+    server: str
+    options: EvaluationOptions
+    settings: SimulationSettings
+    """The simulation as it was set up."""
+    prompt: str
+    execution_horizon: int
+    checkpoint: str
+    spec_hash: str
+    overrides: Mapping[str, str]
+    mismatches: tuple[Mismatch, ...]
+    """Differences from training that were allowed by name."""
+    notices: tuple[str, ...]
+    versions: Mapping[str, str]
+    spec: PolicySpec
+    """The policy's whole spec."""
+    extended_from: tuple[int, ...] = ()
+    """Earlier numbers of episodes, where a finished run was continued with more."""
+
+    @property
+    def provenance(self) -> Provenance:
+        """What every episode record repeats."""
+        return Provenance(
+            checkpoint=self.checkpoint,
+            spec_hash=self.spec_hash,
+            run_seed=self.options.run_seed,
+            versions=self.versions,
+            overrides=self.overrides,
+            allowed_mismatches=tuple(mismatch.field for mismatch in self.mismatches),
+        )
+
+    @property
+    def command_line(self) -> str:
+        """The command, quoted for a shell."""
+        return shlex.join(self.command)
+
+    def differences(self, other: RunRecord) -> tuple[str, ...]:
+        """One `name: this, other` line per fact that makes the two runs different measurements."""
+        mine, theirs = _facts(self), _facts(other)
+        names = sorted(set(mine) | set(theirs))
+        return tuple(
+            f"{name}: {mine.get(name, 'absent')!s}, now {theirs.get(name, 'absent')!s}"
+            for name in names
+            if mine.get(name) != theirs.get(name)
+        )
+
+    def continued_by(self, other: RunRecord) -> RunRecord:
+        """This record with the number of episodes of a rerun.
+
+        Raises:
+            RecordsError: the rerun wants fewer episodes than were planned.
+        """
+        planned, wanted = self.options.episodes, other.options.episodes
+        if wanted < planned:
+            raise RecordsError(
+                f"The run has {planned} planned episodes, and --episodes {wanted} asks for fewer: leaving results out "
+                f"afterwards would bend them. Pass --episodes {planned} to resume, --out DIR for a run of its own, "
+                "or --overwrite to begin anew."
+            )
+        if wanted == planned:
+            return self
+        options = replace(self.options, episodes=wanted)
+        return replace(self, options=options, extended_from=(*self.extended_from, planned))
+
+    def write(self, path: Path) -> None:
+        """Write `run.json` so that it is either the old or the new one, never half of one."""
+        draft = path.with_suffix(".json.new")
+        try:
+            draft.write_text(json.dumps(to_json(self), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            os.replace(draft, path)
+        except OSError as error:
+            raise RecordsError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+    @classmethod
+    def read(cls, path: Path) -> RunRecord:
+        """Read a `run.json`. Raises `RecordsError` naming the file."""
+        try:
+            return from_json(cls, json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise RecordsError(
+                f"{path} cannot be read: {error.strerror or error}. "
+                "Name a directory that `sim-client --env …` wrote (by default results/ENV/RUN)."
+            ) from error
+        except (ValueError, SpecInvalid) as error:
+            raise RecordsError(f"{path} is not the record of an evaluation: {error}") from error
+
+
+def _facts(run: RunRecord) -> dict[str, Any]:
+    """Flat name -> value of everything that must stay the same in a continued run."""
+    options = {name: value for name, value in to_json(run.options).items() if name not in _FREE_OPTIONS}
+    return {
+        **{f"option {name}": value for name, value in options.items()},
+        **{f"setting {name}": value for name, value in to_json(run.settings).items()},
+        **{f"version {name}": value for name, value in run.versions.items()},
+        "checkpoint": run.checkpoint,
+        "execution horizon": run.execution_horizon,
+        "format": run.format,
+        "policy spec": run.spec_hash,
+        "prompt": run.prompt,
+    }

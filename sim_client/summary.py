@@ -1,0 +1,150 @@
+"""The numbers of a run, computed from its records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+
+from policy_protocol.json_tree import to_json
+from sim_client.drift import CameraStatistics
+from sim_client.records import EpisodeRecord, Outcome, WallTime
+from sim_client.run_record import RunRecord
+from sim_client.statistics import Rate
+from sim_client.tasks import TASKS
+
+__all__ = ["HEADLINE", "Latency", "Summary", "summarize"]
+
+HEADLINE = "success_once"
+"""The success that the first line reports. Unlike success_at_end it does not depend on when an episode is stopped."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds per request; None when nothing was measured."""
+
+    p50: float | None
+    p95: float | None
+    requests: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the report and `--json` show."""
+
+    planned: int
+    """Episodes on the list."""
+    missing: int
+    """Episodes on the list that have no record yet."""
+    outcomes: Mapping[str, int]
+    success_once: Rate
+    """Over the scored episodes: those that did not end in an error."""
+    success_at_end: Rate
+    success_once_of_all: Rate
+    """The same with every error counted as a failure."""
+    stages: Mapping[str, Rate]
+    """Flag of the task -> in how many scored episodes it was ever reached, in the order of the task."""
+    steps: Mapping[str, float]
+    """Quantiles of the episode length: `min`, `q50`, `q95`, `max`."""
+    wall: WallTime
+    """Summed over the scored episodes."""
+    round_trip: Latency
+    """Measured by the client."""
+    infer: Latency
+    """Device time, as the server reports it."""
+    clipped_share: float | None
+    state_outside_share: float | None
+    cameras: Mapping[str, CameraStatistics]
+    """Mean over episodes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; every rate with its value and interval."""
+        plain: dict[str, Any] = to_json(self)
+        for name in ("success_once", "success_at_end", "success_once_of_all"):
+            plain[name] = _rate_json(getattr(self, name))
+        plain["stages"] = {flag: _rate_json(rate) for flag, rate in self.stages.items()}
+        return {"headline": HEADLINE, **plain}
+
+
+def summarize(run: RunRecord, records: Sequence[EpisodeRecord]) -> Summary:
+    """Count.
+
+    Args:
+        records: one final record per finished episode.
+    """
+    scored = [record for record in records if record.outcome != "error"]
+    successes = sum(record.success_once for record in scored)
+    return Summary(
+        planned=run.options.episodes,
+        missing=run.options.episodes - len(records),
+        outcomes={kind: sum(record.outcome == kind for record in records) for kind in get_args(Outcome)},
+        success_once=Rate(successes, len(scored)),
+        success_at_end=Rate(sum(record.success_at_end for record in scored), len(scored)),
+        success_once_of_all=Rate(successes, len(records)),
+        stages=_stages(run.options.env_id, scored),
+        steps=_lengths([record.steps for record in scored]),
+        wall=_wall(scored),
+        round_trip=_latency([value for record in scored for value in record.round_trip_ms]),
+        infer=_latency([value for record in scored for value in record.infer_ms]),
+        clipped_share=_mean([record.clipped_share for record in scored]),
+        state_outside_share=_mean([r.state_outside_share for r in scored if r.state_outside_share is not None]),
+        cameras=_cameras(scored),
+    )
+
+
+def _stages(env_id: str, scored: Sequence[EpisodeRecord]) -> dict[str, Rate]:
+    reported = dict.fromkeys(flag for record in scored for flag in record.stages)
+    known = TASKS[env_id].stages if env_id in TASKS else ()
+    ordered = [flag for flag in known if flag in reported] + [flag for flag in reported if flag not in known]
+    return {flag: Rate(sum(record.stages.get(flag) is not None for record in scored), len(scored)) for flag in ordered}
+
+
+def _lengths(steps: Sequence[int]) -> dict[str, float]:
+    if not steps:
+        return {}
+    quantiles = {"min": 0.0, "q50": 0.5, "q95": 0.95, "max": 1.0}
+    return {name: float(np.quantile(steps, share)) for name, share in quantiles.items()}
+
+
+def _wall(scored: Sequence[EpisodeRecord]) -> WallTime:
+    names = ("simulate_s", "render_s", "wait_s", "total_s")
+    return WallTime(**{name: round(sum(getattr(record.wall, name) for record in scored), 3) for name in names})
+
+
+def _latency(milliseconds: Sequence[float]) -> Latency:
+    if not milliseconds:
+        return Latency(None, None, 0)
+    p50, p95 = (round(float(np.quantile(milliseconds, share)), 2) for share in (0.5, 0.95))
+    return Latency(p50, p95, len(milliseconds))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _cameras(scored: Sequence[EpisodeRecord]) -> dict[str, CameraStatistics]:
+    seen: dict[str, list[CameraStatistics]] = {}
+    for record in scored:
+        for key, statistics in record.cameras.items():
+            seen.setdefault(key, []).append(statistics)
+    return {
+        key: CameraStatistics(_channels([one.mean for one in every]), _channels([one.std for one in every]))
+        for key, every in seen.items()
+    }
+
+
+def _channels(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(round(float(value), 2) for value in np.mean(rows, axis=0))
+
+
+def _rate_json(rate: Rate) -> dict[str, Any]:
+    low, high = rate.interval
+    return {
+        "successes": rate.successes,
+        "episodes": rate.episodes,
+        "value": rate.value,
+        "interval_95": [round(low, 4), round(high, 4)],
+        "text": str(rate),
+    }

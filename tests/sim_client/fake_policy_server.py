@@ -1,0 +1,90 @@
+"""A policy server on a real socket, without a model: what it answers is a function of the request."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.sync.server import ServerConnection, serve
+
+from policy_protocol import PROTOCOL, ActionChunk, InferReply, InferRequest, PolicySpec, pack, unpack
+
+__all__ = ["FakePolicyServer", "chunk_of"]
+
+Answer = Callable[[InferRequest], "dict[str, Any] | str | None"]
+
+
+def chunk_of(spec: PolicySpec, request: InferRequest, first: float = 0.0) -> dict[str, Any]:
+    """A reply whose actions are zero but for the first number of each."""
+    shape = (spec.policy.action_horizon, spec.action.dimension)
+    actions = np.zeros(shape if request.batch is None else (request.batch, *shape), np.float32)
+    actions[..., 0] = first
+    return InferReply(request.id, ActionChunk(actions, {"infer_ms": 1.5})).to_wire()
+
+
+class FakePolicyServer:
+    """Serves until `stop`.
+
+    Args:
+        answer: request -> reply map; a string goes out as a text frame, None closes the connection.
+        greeting: the first frame, instead of the contract's.
+        status: HTTP status with which the first `refusals` handshakes are refused.
+    """
+
+    def __init__(
+        self,
+        spec: PolicySpec,
+        answer: Answer | None = None,
+        *,
+        greeting: object = None,
+        status: int = 503,
+        refusals: int = 0,
+        port: int = 0,
+    ) -> None:
+        self.requests: list[InferRequest] = []
+        self.headers: list[Headers] = []
+        self._answer: Answer = answer or (lambda request: chunk_of(spec, request))
+        self._greeting = greeting or {"protocol": PROTOCOL, "policy_spec": spec.to_wire()}
+        self._status, self._refusals = status, refusals
+        self._connections: list[ServerConnection] = []
+        self._server = serve(
+            self._talk, "127.0.0.1", port, compression=None, max_size=None, process_request=self._admit
+        )
+        self.port: int = self._server.socket.getsockname()[1]
+        self.url = f"ws://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the port and every connection."""
+        self._server.shutdown()
+        for connection in self._connections:
+            connection.close()
+        self._thread.join(10)
+
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        self.headers.append(request.headers)
+        if self._refusals > 0:
+            self._refusals -= 1
+            return connection.respond(self._status, "not now\n")
+        return None
+
+    def _talk(self, connection: ServerConnection) -> None:
+        self._connections.append(connection)
+        greeting = self._greeting
+        connection.send(greeting if isinstance(greeting, (bytes, str)) else pack(greeting))
+        try:
+            for frame in connection:
+                request = InferRequest.from_wire(unpack(frame).value)
+                self.requests.append(request)
+                reply = self._answer(request)
+                if reply is None:
+                    return
+                connection.send(reply if isinstance(reply, str) else pack(reply))
+        except ConnectionClosed:
+            return

@@ -1,0 +1,144 @@
+"""Every message that `sim-client` ends with, and its exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from fake_policy_server import chunk_of
+
+
+def test_help_lists_the_commands_without_loading_a_simulator():
+    code = (
+        "import sys; from sim_client.cli import app; import sim_client\n"
+        "heavy = {'torch', 'mani_skill', 'sapien', 'gymnasium', 'jax'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "app(['--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for word in ("--env", "--allow-mismatch", "collect", "report", "tasks"):
+        assert word in done.stdout
+
+
+def test_a_whole_run_prints_its_result_and_where_the_report_is(spec, start_server, sim_client, tmp_path):
+    server = start_server(lambda request: chunk_of(spec, request, 0.25))
+    code, output, errors = sim_client("--env", "PushCube-v1", "--episodes", 2, "--server", server.url)
+    assert code == 0, errors
+    assert output.splitlines() == [
+        "PushCube-v1: success_once 2/2 = 100% [34%, 100%], success_at_end 2/2 = 100% [34%, 100%]",
+        "Report: results/PushCube-v1/tiny-test-9-seed0/report.md",
+    ]
+    assert "episode 2/2  seed 1  success (first at step 4)  14 steps" in errors
+    assert "episodes/min" in errors
+    written = sorted(path.name for path in (tmp_path / "results/PushCube-v1/tiny-test-9-seed0").iterdir())
+    assert written == [".lock", "episodes.jsonl", "report.md", "run.json"]
+
+
+def test_a_finished_run_is_reported_again_and_not_repeated(spec, start_server, sim_client):
+    server = start_server(lambda request: chunk_of(spec, request, 0.25))
+    command = ("--env", "PushCube-v1", "--episodes", 1, "--server", server.url, "--out", "out")
+    first = sim_client(*command)
+    server.requests.clear()
+    assert sim_client(*command)[:2] == first[:2]
+    assert server.requests == []
+    assert sim_client("report", "out")[:2] == first[:2]
+
+
+def test_another_run_in_the_directory_is_refused_and_can_overwrite(spec, start_server, sim_client):
+    server = start_server()
+    command = ("--env", "PushCube-v1", "--episodes", 1, "--server", server.url, "--out", "out")
+    assert sim_client(*command)[0] == 0
+    code, _, errors = sim_client(*command, "--run-seed", 4)
+    assert code == 1
+    assert "sim-client: out holds the results of another run:\n  option run_seed: 0, now 4\n" in errors
+    assert sim_client(*command, "--run-seed", 4, "--overwrite")[0] == 0
+
+
+def test_episodes_that_stay_errors_end_with_exit_code_1(start_server, sim_client):
+    server = start_server(lambda request: None)
+    code, output, errors = sim_client(
+        *("--env", "PushCube-v1", "--episodes", 1, "--server", server.url, "--retries", 0, "--out", "out")
+    )
+    assert code == 1
+    assert "1 ended in an error (counted as failures: 0/1" in output
+    assert "1 of 1 episodes ended in an infrastructure error (see out/report.md). Run the same command" in errors
+
+
+def test_a_mismatch_is_refused_before_anything_is_written(start_server, sim_client, tmp_path):
+    code, _, errors = sim_client(
+        *("--env", "PushCube-v1", "--server", start_server().url, "--control-freq", 10, "--out", "out")
+    )
+    assert code == 1
+    assert "  simulation.control_freq: the policy has 20, the simulator 10. Leave --control-freq out" in errors
+    assert "pass --allow-mismatch simulation.control_freq." in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_allowed_mismatch_stands_in_the_results(start_server, sim_client, tmp_path):
+    code, _, errors = sim_client(
+        *("--env", "PushCube-v1", "--episodes", 1, "--server", start_server().url, "--out", "out"),
+        *("--control-freq", 10, "--allow-mismatch", "simulation.control_freq"),
+    )
+    assert code == 0, errors
+    assert "Note: simulation.control_freq: the policy has 20, the simulator 10." in errors
+    assert '"allowed_mismatches":["simulation.control_freq"]' in (tmp_path / "out/episodes.jsonl").read_text()
+    assert "**Mismatch allowed**: simulation.control_freq" in (tmp_path / "out/report.md").read_text()
+
+
+def test_a_camera_that_the_simulator_lacks_stops_before_the_first_episode(spec, start_server, sim_client):
+    cameras = (replace(spec.observation.cameras[0], simulator_camera="ceiling"), spec.observation.cameras[1])
+    server = start_server(of=replace(spec, observation=replace(spec.observation, cameras=cameras)))
+    code, _, errors = sim_client("--env", "PushCube-v1", "--server", server.url)
+    assert code == 1
+    assert "observation.cameras.ceiling: the policy has a camera 'ceiling' as 'observation/image'" in errors
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--env", "PushCube-v1", "--episodes", 0), "--episodes must be at least 1, not 0."),
+        (
+            ("--env", "PushCube-v1", "--camera-size", "big"),
+            "--camera-size must be N or HEIGHTxWIDTH in pixels, not 'big'",
+        ),
+        (("--env", "PushCube-v1", "--server", "ftp://x"), "--server 'ftp://x' is not the address of a policy server"),
+        (("--env", "PushCube-v1", "--api-key-file", "none"), "--api-key-file none cannot be read: No such file"),
+        ((), "Name the task to measure: sim-client --env StackCube-v1."),
+        (("--env", "PushCube-v1", "tasks"), "--env stands before the command 'tasks', where it has no effect."),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2_and_names_the_flag(sim_client, arguments, message):
+    code, _, errors = sim_client(*arguments)
+    assert code == 2
+    assert errors.startswith(f"sim-client: {message}")
+    assert "Traceback" not in errors
+
+
+def test_without_a_server_the_exit_code_is_1_and_the_hint_is_there(sim_client):
+    code, _, errors = sim_client("--env", "PushCube-v1", "--server", "127.0.0.1:9", "--connect-timeout", 0.3)
+    assert code == 1
+    assert "sim-client: No policy server answers at ws://127.0.0.1:9 (tried for 0.3 s; connection refused)." in errors
+    assert "serve --checkpoint DIR" in errors
+
+
+def test_an_unknown_environment_is_found_out_before_connecting(sim_client):
+    code, _, errors = sim_client("--env", "StackCub-v1", "--server", "127.0.0.1:9", fake=False)
+    assert code == 1
+    assert "sim-client: Unknown environment 'StackCub-v1'. Did you mean 'StackCube-v1'?" in errors
+
+
+def test_a_report_of_nothing_says_which_directory_to_name(sim_client):
+    code, _, errors = sim_client("report", "nowhere")
+    assert code == 1
+    assert "sim-client: nowhere/run.json cannot be read: No such file or directory. Name a directory" in errors
+
+
+def test_the_tasks_are_listed(sim_client):
+    code, output, _ = sim_client("tasks")
+    assert code == 0
+    assert "StackCube-v1" in output
+    assert "only in extra/goal_pos" in output

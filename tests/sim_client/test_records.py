@@ -1,0 +1,191 @@
+"""What is on disk after every episode, and what a damaged directory says."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sim_client.drift import CameraStatistics
+from sim_client.records import (
+    EpisodeFile,
+    EpisodeRecord,
+    Provenance,
+    RecordsError,
+    WallTime,
+    final_records,
+    read_records,
+)
+from sim_client.results_directory import ResultsDirectory, default_directory, read_results
+from sim_client.run_record import RunRecord
+
+PROVENANCE = Provenance("tiny/test/9", "hash", 0, {"numpy": "1"}, {"--prompt": "x"}, ("simulation.env_ids",))
+
+
+def record(index: int, outcome: str = "success", **changes: object) -> EpisodeRecord:
+    once = outcome == "success"
+    base = EpisodeRecord(index, index, "PushCube-v1", outcome, once, once, 10, PROVENANCE)
+    return replace(base, **changes)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    def run(*records: EpisodeRecord) -> Path:
+        file = EpisodeFile(tmp_path / "episodes.jsonl")
+        for one in records:
+            file.append(one)
+        file.close()
+        return tmp_path / "episodes.jsonl"
+
+    return run
+
+
+def test_a_record_survives_the_way_to_disk_and_back(write):
+    full = record(
+        3,
+        first_success=7,
+        chunks=4,
+        wall=WallTime(1.0, 2.0, 3.0, 6.5),
+        stages={"is_grasped": 3, "is_static": None},
+        state_outside_share=0.02,
+        cameras={"observation/image": CameraStatistics((1.0, 2.0, 3.0), (0.5, 0.5, 0.5))},
+        round_trip_ms=(5.0, 6.0),
+        error="",
+    )
+    assert read_records(write(full)) == (full,)
+
+
+def test_a_record_is_on_disk_before_the_next_episode_begins(tmp_path):
+    file = EpisodeFile(tmp_path / "episodes.jsonl")
+    file.append(record(0))
+    assert len(read_records(tmp_path / "episodes.jsonl")) == 1
+    file.close()
+
+
+def test_a_half_written_last_line_is_cut_off_and_the_next_record_stands_alone(write):
+    path = write(record(0), record(1))
+    path.write_bytes(path.read_bytes()[:-20])
+    assert [one.seed for one in read_records(path)] == [0]
+    write(record(1), record(2))
+    assert [one.seed for one in read_records(path)] == [0, 1, 2]
+
+
+def test_a_damaged_line_in_the_middle_is_named(write):
+    path = write(record(0), record(1))
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], "{broken", lines[1]]) + "\n")
+    with pytest.raises(RecordsError, match=r"episodes.jsonl, line 2 is not an episode record.*Delete that line"):
+        read_records(path)
+
+
+def test_a_field_of_the_wrong_type_is_named(write):
+    path = write(record(0))
+    line = {**json.loads(path.read_text()), "steps": "ten"}
+    path.write_text(json.dumps(line) + "\n")
+    with pytest.raises(RecordsError, match="'steps' must be a whole number"):
+        read_records(path)
+
+
+def test_each_seed_counts_once_and_an_error_gives_way_to_a_verdict():
+    written = [record(1, "error"), record(0, "timeout"), record(0), record(1), record(2, "error")]
+    assert [(one.seed, one.outcome) for one in final_records(written)] == [
+        (0, "timeout"),
+        (1, "success"),
+        (2, "error"),
+    ]
+
+
+def test_a_full_disk_stops_the_run_and_keeps_whole_lines(tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    file = EpisodeFile(path)
+    file.append(record(0))
+    size = path.stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, before[1]))  # Python ignores SIGXFSZ, so a write is cut short
+    try:
+        with pytest.raises(RecordsError, match=r"seed 1 cannot be written .*make room and run the same command again"):
+            file.append(record(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.stat().st_size == size
+    file.append(record(1))
+    assert [one.seed for one in read_records(path)] == [0, 1]
+    file.close()
+
+
+def test_the_default_directory_names_the_task_the_policy_and_the_seed(describe_run):
+    path = default_directory(describe_run(seed=3))
+    assert path == Path("results/PushCube-v1/tiny-test-9-seed3")
+
+
+def test_a_run_survives_the_way_to_disk_and_back(describe_run, tmp_path):
+    run = describe_run(camera_size=(32, 32), allow_mismatch=("observation.cameras",))
+    run.write(tmp_path / "run.json")
+    assert RunRecord.read(tmp_path / "run.json") == run
+
+
+def test_the_same_command_goes_on_with_what_is_missing(describe_run, tmp_path):
+    with ResultsDirectory(tmp_path / "out", describe_run()) as directory:
+        directory.append(record(0))
+        directory.append(record(1, "error"))
+        assert directory.remaining() == ((1, 1), (2, 2), (3, 3))
+    with ResultsDirectory(tmp_path / "out", describe_run()) as directory:
+        assert [one.seed for one in directory.records()] == [0, 1]
+        assert directory.remaining() == ((1, 1), (2, 2), (3, 3))
+
+
+def test_another_run_in_the_same_directory_is_refused_with_the_differences(describe_run, tmp_path):
+    ResultsDirectory(tmp_path / "out", describe_run()).close()
+    with pytest.raises(RecordsError, match=r"(?s)option run_seed: 0, now 1\n.*--out DIR .*--overwrite"):
+        ResultsDirectory(tmp_path / "out", describe_run(run_seed=1))
+
+
+def test_more_episodes_extend_a_run_and_the_extension_is_recorded(describe_run, tmp_path):
+    ResultsDirectory(tmp_path / "out", describe_run()).close()
+    with ResultsDirectory(tmp_path / "out", describe_run(episodes=6)) as directory:
+        assert len(directory.remaining()) == 6
+    run, _ = read_results(tmp_path / "out")
+    assert (run.options.episodes, run.extended_from) == (6, (4,))
+
+
+def test_fewer_episodes_are_refused(describe_run, tmp_path):
+    ResultsDirectory(tmp_path / "out", describe_run()).close()
+    with pytest.raises(RecordsError, match=r"has 4 planned episodes, and --episodes 2 asks for fewer"):
+        ResultsDirectory(tmp_path / "out", describe_run(episodes=2))
+
+
+def test_overwrite_begins_anew(describe_run, tmp_path):
+    with ResultsDirectory(tmp_path / "out", describe_run()) as directory:
+        directory.append(record(0))
+    with ResultsDirectory(tmp_path / "out", describe_run(run_seed=1), overwrite=True) as directory:
+        assert directory.records() == ()
+        assert directory.run.options.run_seed == 1
+
+
+def test_two_processes_cannot_write_to_one_directory(describe_run, tmp_path):
+    with ResultsDirectory(tmp_path / "out", describe_run()):
+        with pytest.raises(RecordsError, match=r"Another process \(id \d+\) is writing to"):
+            ResultsDirectory(tmp_path / "out", describe_run())
+    ResultsDirectory(tmp_path / "out", describe_run()).close()
+
+
+def test_a_directory_with_other_files_is_not_touched(describe_run, tmp_path):
+    (tmp_path / "thesis.tex").write_text("chapter one")
+    with pytest.raises(RecordsError, match=r"holds other files \(thesis.tex\).*Pass --out"):
+        ResultsDirectory(tmp_path, describe_run(), overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "chapter one"
+
+
+def test_episodes_without_their_run_are_refused(describe_run, tmp_path):
+    (tmp_path / "episodes.jsonl").write_text("")
+    with pytest.raises(RecordsError, match="holds episodes but no run.json"):
+        ResultsDirectory(tmp_path, describe_run())
+
+
+def test_a_directory_without_a_run_says_what_to_name(tmp_path):
+    with pytest.raises(RecordsError, match=r"run.json cannot be read: No such file.*Name a directory that `sim-client"):
+        read_results(tmp_path)

@@ -1,0 +1,114 @@
+# Chunkwire's two commands, and what they are made of.
+#
+#   make eval   collect, convert, train, serve and evaluate, on a bare machine; every finished stage is reused
+#   make test   everything that CI runs
+#
+# `make eval` takes ENV=PushCube-v1 EPISODES=50 DEMOS=20 STEPS=400 SEED=0, and CHECKPOINT=… to evaluate one that
+# exists. CONTRIBUTING.md lists the smaller targets.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+ENV ?= StackCube-v1
+EPISODES ?= 20
+DEMOS ?= 20
+STEPS ?= 400
+SEED ?= 0
+CHECKPOINT ?=
+WORKERS ?= $(shell nproc)
+PYTHON ?= python3
+
+TASK := $(shell echo '$(ENV)' | sed 's/-v[0-9]*$$//' | tr '[:upper:]' '[:lower:]')
+EXPERIMENT := pi05_maniskill_$(TASK)_small
+RUN := runs/$(EXPERIMENT)/eval-$(DEMOS)-demos-$(STEPS)-steps
+STEP := $(or $(CHECKPOINT),$(RUN)/$(shell expr $(STEPS) - 1))
+DEMOS_FILE := demos/$(TASK)-$(DEMOS).h5
+DATASET := datasets/$(TASK)-$(DEMOS)
+
+GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | head -1)
+JAX_EXTRA := $(if $(GPU),jax[cuda12])
+RENDER_BACKEND := $(if $(GPU),gpu,cpu)
+
+MODEL := .venv/bin
+SIM := .venv-sim/bin
+
+.PHONY: help setup eval test lint test-model test-sim test-path tokenizer pins clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/installed .venv-sim/installed ## Make both environments and check that the simulator can render
+
+.venv/installed: pyproject.toml docker/constraints/model.txt
+	@echo '== model environment (.venv): jax, no torch'
+	docker/make-environment.sh $(PYTHON) .venv docker/constraints/model.txt '.[server,train,dev]' $(JAX_EXTRA)
+	# The package itself pins numpy below 2; its code runs unmodified on the numpy that is here.
+	$(MODEL)/pip install --quiet --no-deps openpi-client==0.1.2
+	touch $@
+
+.venv-sim/installed: pyproject.toml docker/constraints/simulator.txt docker/install-vulkan.sh
+	@echo '== simulator environment (.venv-sim): ManiSkill, no jax'
+	docker/make-environment.sh $(PYTHON) .venv-sim docker/constraints/simulator.txt '.[sim,test]'
+	docker/install-vulkan.sh
+	$(SIM)/python -m sim_client.simulator
+	touch $@
+
+eval: setup $(if $(CHECKPOINT),,$(RUN)/trained) ## Evaluate: ENV, EPISODES, CHECKPOINT, DEMOS, STEPS, SEED
+	@echo '== evaluating $(STEP) on $(ENV), $(EPISODES) episodes'
+	port=$$($(MODEL)/python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+	$(MODEL)/serve --checkpoint '$(STEP)' --port $$port &
+	server=$$!
+	trap 'kill $$server 2>/dev/null || true; wait $$server 2>/dev/null || true' EXIT
+	until $(MODEL)/python -c "import urllib.request; urllib.request.urlopen('http://127.0.0.1:$$port/readyz', timeout=5)" 2>/dev/null; do
+		kill -0 $$server 2>/dev/null || { echo 'The server ended before it was ready; its message is above.' >&2; exit 1; }
+		sleep 1
+	done
+	$(SIM)/sim-client --env $(ENV) --episodes $(EPISODES) --seed $(SEED) --server ws://127.0.0.1:$$port --render-backend $(RENDER_BACKEND)
+
+$(DEMOS_FILE): | setup
+	@echo '== collecting $(DEMOS) demonstrations of $(ENV)'
+	$(SIM)/sim-client collect --env $(ENV) --episodes $(DEMOS) --out $@ --workers $(WORKERS) --render-backend $(RENDER_BACKEND)
+
+$(DATASET)/meta/info.json: $(DEMOS_FILE)
+	@echo '== converting to a LeRobot dataset'
+	$(MODEL)/train convert --overwrite $< $(DATASET)
+
+$(RUN)/trained: $(DATASET)/meta/info.json
+	@echo '== training $(EXPERIMENT) for $(STEPS) steps'
+	if compgen -G '$(RUN)/[0-9]*' >/dev/null; then how=--resume; else how=--overwrite; fi
+	$(MODEL)/train $(EXPERIMENT) --exp-name $(notdir $(RUN)) --dataset $(DATASET) $$how \
+		--set steps=$(STEPS) --set optimizer.decay_steps=$(STEPS)
+	touch $@
+
+test: lint test-model test-sim test-path ## Everything that CI runs
+
+lint: setup ## Style, import rules, types of the contract
+	$(MODEL)/ruff check .
+	$(MODEL)/ruff format --check .
+	$(MODEL)/lint-imports
+	$(MODEL)/mypy
+
+test-model: setup ## Tests of the contract, the model, training and the server
+	$(MODEL)/pytest tests/policy_protocol tests/training tests/policy_server
+
+test-sim: setup ## Tests of the contract and the simulator client
+	$(SIM)/pytest tests/policy_protocol tests/sim_client
+
+test-path: setup ## The whole path across both environments, on a small scale
+	$(MODEL)/pytest tests/whole_path
+
+tokenizer: setup ## Train the small tokenizer anew
+	$(MODEL)/python -m training.pi05.small_tokenizer training/pi05/small_tokenizer.model
+
+pins: ## Write what is installed now as the new pins
+	for side in model:.venv simulator:.venv-sim; do
+		file=docker/constraints/$${side%%:*}.txt
+		{ grep '^#' $$file; $${side##*:}/bin/pip freeze --exclude-editable | grep -v '^openpi-client' | sed 's/+cpu$$//' | sort -f; } > $$file.new
+		mv $$file.new $$file
+	done
+
+clean: ## Remove what the stages made, keep the environments
+	rm -rf demos datasets runs results

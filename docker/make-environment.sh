@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Make one of the two Python environments from its pins.
+#   docker/make-environment.sh PYTHON FOLDER CONSTRAINTS REQUIREMENT...
+# The project is installed editable; everything else comes from the constraints.
+set -euo pipefail
+
+python=$1 folder=$2 constraints=$3
+shift 3
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "Python 3.11 or newer is needed, $("$python" --version) was found. Pass PYTHON=python3.11 to make." >&2
+    exit 1
+}
+"$python" -m venv "$folder" || {
+    echo "Python's venv module does not work. On Debian and Ubuntu: apt-get install python3-venv" >&2
+    exit 1
+}
+project=$1
+shift
+PIP_DISABLE_PIP_VERSION_CHECK=1 "$folder/bin/pip" install --quiet --progress-bar off \
+    --constraint "$constraints" --editable "$project" "$@"

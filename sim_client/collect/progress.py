@@ -27,9 +27,9 @@ class CollectionProgress:
         self._console, self._wanted, self._began_with = console, wanted, kept
         self._kept, self._failed = kept, failed
         self._start = time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), MofNCompleteColumn(), TimeElapsedColumn())
         self._bar = Progress(*columns, TextColumn("{task.fields[detail]}"), console=console)
-        self._row = self._bar.add_task(f"{env_id} demonstrations", total=wanted, completed=kept, detail="")
+        self._row = self._bar.add_task(env_id, total=wanted, completed=kept, detail="")
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:

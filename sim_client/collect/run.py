@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.console import Console
 
 from sim_client.collect.crew import Crew
+from sim_client.collect.facts import describe
 from sim_client.collect.parts import Parts, SimulatorDescription
 from sim_client.collect.progress import CollectionProgress
 from sim_client.collect.request import CollectionRequest, require_same
 from sim_client.collect.selection import chosen_seeds, next_seed, require_hope
-from sim_client.errors import CollectionError
-from sim_client.tasks import task
+from sim_client.errors import CollectionError, TrajectoryError
 from sim_client.trajectories import merge_episodes, split_episode
-from sim_client.trajectory_facts import (
-    EpisodeFacts,
-    SimulationFacts,
-    TrajectoryFacts,
-    facts_path,
-    read_facts,
-    write_facts,
-)
+from sim_client.trajectory_facts import TrajectoryFacts, facts_path, read_facts, write_facts
 
 __all__ = ["Collection", "collect"]
-
-ACTION_NAMES = ("delta_x", "delta_y", "delta_z", "delta_rx", "delta_ry", "delta_rz", "gripper")
-"""`pd_ee_delta_pose`: move and turn of the hand in the robot's base frame, then the gripper (1 open, -1 closed)."""
-
-_PACKAGES = ("chunkwire", "mani_skill", "sapien", "mplib", "torch", "numpy")
 
 
 @dataclass(frozen=True)
@@ -108,7 +95,10 @@ def _remove(out: Path, parts: Parts) -> None:
 def _existing(out: Path, parts: Parts, request: CollectionRequest) -> TrajectoryFacts | None:
     """The facts of a finished file at `out` that the request can build on."""
     if facts_path(out).exists() and out.exists():
-        facts = read_facts(out)
+        try:
+            facts = read_facts(out)
+        except TrajectoryError as error:
+            raise CollectionError(f"{error} Pass another --out, or --overwrite to replace the file.") from error
         require_same(CollectionRequest.of(facts), request, out)
         return facts
     if out.exists() and not parts.directory.exists():
@@ -171,50 +161,10 @@ def _finish(request: CollectionRequest, out: Path, parts: Parts, outcomes: dict[
     assert seeds is not None
     assert description is not None
     lengths = merge_episodes([parts.episode_path(seed) for seed in seeds], out)
-    simulation = _simulation_facts(request, description, outcomes, last=seeds[-1])
-    episodes = tuple(
-        EpisodeFacts(index, seed, simulation.control_mode, length, success=True)
-        for index, (seed, length) in enumerate(zip(seeds, lengths, strict=True))
-    )
-    facts = TrajectoryFacts(simulation, episodes)
+    facts = describe(request, description, outcomes, seeds, lengths)
     write_facts(out, facts)
     parts.remove()
     return facts
-
-
-def _simulation_facts(
-    request: CollectionRequest, description: SimulatorDescription, outcomes: dict[int, str | None], last: int
-) -> SimulationFacts:
-    settings = request.settings()
-    attempted = range(request.seed, last + 1)
-    return SimulationFacts(
-        env_id=request.env_id,
-        prompt=task(request.env_id).prompt,
-        robot_uids=settings.robot_uids,
-        control_mode=settings.control_mode,
-        sim_freq=settings.sim_freq,
-        control_freq=settings.control_freq,
-        camera_height=settings.camera_height,
-        camera_width=settings.camera_width,
-        cameras=description.cameras,
-        action_names=ACTION_NAMES,
-        action_low=description.action_low,
-        action_high=description.action_high,
-        state_sources=description.state_sources,
-        frame_stride=request.frame_stride,
-        max_episode_steps=settings.max_episode_steps,
-        base_seed=request.seed,
-        attempted_seeds=tuple(attempted),
-        failed_seeds={str(seed): reason for seed in attempted if (reason := outcomes[seed]) is not None},
-        versions={package: _version(package) for package in _PACKAGES},
-    )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _summary(out: Path, facts: TrajectoryFacts) -> str:

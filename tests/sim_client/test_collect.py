@@ -235,6 +235,15 @@ def test_a_file_of_unknown_origin_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "push.h5").read_bytes() == b"precious"
 
 
+def test_a_file_with_foreign_facts_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "push.h5").write_bytes(b"precious")
+    (tmp_path / "push.json").write_text("{}")
+    with pytest.raises(
+        CollectionError, match=r"push\.json does not describe demonstrations .* or --overwrite to replace"
+    ):
+        collect(REQUEST, tmp_path / "push.h5")
+
+
 def test_an_interrupted_collection_of_another_kind_is_refused(tmp_path: Path) -> None:
     parts = Parts(tmp_path / "push.h5")
     parts.open(REQUEST)

@@ -14,9 +14,6 @@ from sim_client.commands.tasks import tasks_command
 
 __all__ = ["app", "main"]
 
-_INTERRUPTED = 130
-"""128 plus SIGINT's number, as shells report a program that Ctrl-C ended."""
-
 app = typer.Typer(
     name="sim-client",
     add_completion=False,
@@ -31,12 +28,9 @@ app.command("tasks")(tasks_command)
 
 
 def main() -> None:
-    """Run the command line and end the process with its exit code."""
+    """Run the command line and end the process with its exit code; typer makes 130 of Ctrl-C."""
     try:
         app(prog_name="sim-client")
     except ChunkwireError as error:
         print(f"sim-client: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("sim-client: stopped.", file=sys.stderr)
-        sys.exit(_INTERRUPTED)

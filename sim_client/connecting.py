@@ -22,6 +22,9 @@ _CLOSE_TIMEOUT_S = 2.0
 _HANDSHAKE_TIMEOUT_S = 10.0
 _MAX_REPLY_BYTES = 64 * 2**20
 """A batch of 1024 chunks of 50 x 32 float64 actions is 13 MB."""
+_SILENCE_S = 2.0
+"""A ready server greets within milliseconds."""
+_COMPILING = "it accepts connections but is not ready: still loading or compiling"
 _NOT_READY = (502, 503, 504)
 _HINT = "Start one with `serve --checkpoint DIR`, or name its address with --server ws://HOST:PORT."
 
@@ -33,6 +36,18 @@ class Greeting:
     spec: PolicySpec
     metadata: dict[str, Any]
     """The whole frame, `protocol` and `policy_spec` included."""
+
+
+class _Once:
+    """Says why the client waits, the first time that it does."""
+
+    def __init__(self, listener: Callable[[str], None] | None, sentence: str) -> None:
+        self._listener, self._sentence = listener, sentence
+
+    def __call__(self, reason: str) -> None:
+        if self._listener is not None:
+            self._listener(f"{self._sentence} ({reason}) …")
+            self._listener = None
 
 
 class _NotYetError(Exception):
@@ -51,7 +66,7 @@ def open_connection(
 
     Args:
         url: as `websocket_url` writes it.
-        on_wait: called once with a sentence, when the first attempt fails.
+        on_wait: called once with a sentence, when the server does not answer at once.
 
     Returns:
         What closes the connection, the connection, and the server's first frame.
@@ -59,17 +74,15 @@ def open_connection(
     Raises:
         ServerUnavailable: nobody answered in time, or the server turned this client away.
     """
-    started, pause = time.monotonic(), _FIRST_PAUSE_S
+    deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE_S
+    say = _Once(on_wait, f"Waiting up to {timeout:g} s for the policy server at {url}")
     while True:
-        remaining = started + timeout - time.monotonic()
         try:
-            return _attempt(url, max(remaining, _FIRST_PAUSE_S), api_key, tls)
+            return _attempt(url, max(deadline - time.monotonic(), _FIRST_PAUSE_S), api_key, tls, say)
         except _NotYetError as reason:
-            if remaining <= pause:
+            if deadline - time.monotonic() <= pause:
                 raise _gave_up(url, timeout, reason) from reason.__cause__
-            if on_wait is not None:
-                on_wait(f"Waiting up to {timeout:g} s for the policy server at {url} ({reason}) …")
-                on_wait = None
+            say(str(reason))
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
 
@@ -96,7 +109,7 @@ def read_greeting(frame: bytes | str, url: str) -> Greeting:
 
 
 def _attempt(
-    url: str, timeout: float, api_key: str | None, tls: ssl.SSLContext | None
+    url: str, timeout: float, api_key: str | None, tls: ssl.SSLContext | None, say: _Once
 ) -> tuple[ExitStack, ClientConnection, bytes | str]:
     deadline = time.monotonic() + timeout
     stack = ExitStack()
@@ -113,13 +126,28 @@ def _attempt(
                 additional_headers={"Authorization": f"Api-Key {api_key}"} if api_key else None,
             )
         )
-        return stack, connection, connection.recv(timeout=max(0.0, deadline - time.monotonic()))
-    except BaseException as error:
+        return stack, connection, _first_frame(connection, deadline, say)
+    except Exception as error:
         stack.close()
         raise _explain(error, url) from error
+    except BaseException:  # Ctrl-C
+        stack.close()
+        raise
 
 
-def _explain(error: BaseException, url: str) -> BaseException:
+def _first_frame(connection: ClientConnection, deadline: float, say: _Once) -> bytes | str:
+    """The greeting, which a server that still compiles sends only when it is ready."""
+    try:
+        return connection.recv(timeout=max(0.0, min(_SILENCE_S, deadline - time.monotonic())))
+    except TimeoutError:
+        say(_COMPILING)
+    try:
+        return connection.recv(timeout=max(0.0, deadline - time.monotonic()))
+    except TimeoutError as error:
+        raise _NotYetError(_COMPILING) from error
+
+
+def _explain(error: Exception, url: str) -> Exception:
     """What a failed attempt means: worth another one, or not."""
     if isinstance(error, InvalidStatus):
         return _turned_away(error.response.status_code, url)
@@ -131,7 +159,7 @@ def _explain(error: BaseException, url: str) -> BaseException:
     if isinstance(error, ConnectionClosed):
         return _NotYetError(f"it closed the connection: {error}")
     if isinstance(error, TimeoutError):
-        return _NotYetError("it accepts connections but does not answer")
+        return _NotYetError("it does not answer")
     if isinstance(error, OSError):
         return _NotYetError((error.strerror or str(error)).lower())
     if isinstance(error, InvalidHandshake):

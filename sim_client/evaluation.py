@@ -80,7 +80,7 @@ class Evaluation:
                 self._store(replace(self._play(policy, index, seed), attempts=attempt))
                 return
             except _INFRASTRUCTURE as error:
-                self.line.hang_up()
+                self.line.close()
                 self.progress.say(f"Episode seed {seed}, attempt {attempt} of {attempts} is void: {error}")
                 failure = error
                 time.sleep(_PAUSE_S * attempt)

@@ -54,7 +54,7 @@ class PolicyClient:
         reply_timeout: seconds after which a silent server counts as lost.
         api_key: sent as `Authorization: Api-Key …`.
         tls: certificates to trust for `wss`; the system's by default.
-        on_wait: called once with a sentence when the server does not answer at the first attempt.
+        on_wait: called once with a sentence when the server does not answer at once.
 
     Raises:
         InvalidOption: `url` is no address.

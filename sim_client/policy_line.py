@@ -42,8 +42,8 @@ class PolicyLine:
             self._policy = policy
         return self._policy
 
-    def hang_up(self) -> None:
-        """Close the connection; the next `policy()` dials again."""
+    def close(self) -> None:
+        """Hang up; the next `policy()` dials again."""
         if self._policy is not None:
             self._policy.close()
             self._policy = None

@@ -56,9 +56,10 @@ class Progress:
             self._records.append(record)
         self._now = ""
         first = "" if record.first_success is None else f" (first at step {record.first_success})"
+        standing = "" if self._console.is_terminal else f"  |  {self._standing()}"
         self.say(
             f"episode {record.index + 1}/{self._planned}  seed {record.seed}  {record.outcome}{first}  "
-            f"{record.steps} steps  {record.wall.total_s:.1f} s  |  {self._standing()}"
+            f"{record.steps} steps  {record.wall.total_s:.1f} s{standing}"
         )
 
     def _standing(self) -> str:
@@ -75,4 +76,5 @@ class Progress:
         return f"{len(new) / minutes:.1f} episodes/min, {waiting:.0%} of it waiting for the policy"
 
     def _line(self) -> Text:
-        return Text(f"{len(self._records)}/{self._planned} finished  {self._standing()}  {self._now}")
+        text = f"{len(self._records)}/{self._planned} finished  {self._standing()}  {self._now}"
+        return Text(text, no_wrap=True, overflow="ellipsis")

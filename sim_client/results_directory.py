@@ -16,7 +16,6 @@ from sim_client.run_record import RunRecord
 __all__ = ["ResultsDirectory", "default_directory", "read_results"]
 
 _RUN, _EPISODES, _REPORT, _LOCK = "run.json", "episodes.jsonl", "report.md", ".lock"
-_OURS = {_RUN, _EPISODES, _REPORT, _LOCK, "run.json.new"}
 
 
 def default_directory(run: RunRecord) -> Path:
@@ -53,6 +52,7 @@ class ResultsDirectory:
 
     def __init__(self, path: Path, run: RunRecord, *, overwrite: bool = False) -> None:
         self.path = path
+        _require_no_strangers(path)
         self._lock = _lock(path)
         try:
             if overwrite:
@@ -101,21 +101,21 @@ class ResultsDirectory:
         self.close()
 
     def _begin(self, run: RunRecord) -> RunRecord:
+        """Continue the run that has episodes here; one that has none, stopped while setting up, leaves no trace."""
         path = self.path / _RUN
-        if path.exists():
-            run = _continued(RunRecord.read(path), run, self.path)
-        elif strangers := sorted(entry.name for entry in self.path.iterdir() if entry.name not in _OURS):
-            raise RecordsError(
-                f"The directory {self.path} holds other files ({', '.join(strangers[:3])}) and no evaluation. "
-                "Pass --out with a new or empty directory."
-            )
-        elif (self.path / _EPISODES).exists():
-            raise RecordsError(
-                f"{self.path} holds episodes but no {_RUN} that says what they are. "
-                "Pass --overwrite to delete them, or --out with another directory."
-            )
+        if read_records(self.path / _EPISODES):
+            run = _continued(_read_run(path), run, self.path)
         run.write(path)
         return run
+
+
+def _read_run(path: Path) -> RunRecord:
+    if not path.exists():
+        raise RecordsError(
+            f"{path.parent} holds episodes but no {_RUN} that says what they are. "
+            "Pass --overwrite to delete them, or --out with another directory."
+        )
+    return RunRecord.read(path)
 
 
 def _continued(old: RunRecord, new: RunRecord, path: Path) -> RunRecord:
@@ -148,6 +148,17 @@ def _lock(path: Path) -> IO[str]:
     lock.write(f"{os.getpid()}\n")
     lock.flush()
     return lock
+
+
+def _require_no_strangers(path: Path) -> None:
+    """Refuse a directory that is used for something else, before anything is written to it."""
+    if not path.is_dir() or (path / _RUN).exists() or (path / _EPISODES).exists():
+        return
+    if strangers := sorted(entry.name for entry in path.iterdir() if entry.name != _LOCK):
+        raise RecordsError(
+            f"The directory {path} holds other files ({', '.join(strangers[:3])}) and no evaluation. "
+            "Pass --out with a new or empty directory."
+        )
 
 
 def _delete_results(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from sim_client.compatibility import environment_mismatches
 from sim_client.environment import open_environment
 from sim_client.episode import EpisodeRules
-from sim_client.evaluation import Evaluation
+from sim_client.evaluation import Evaluation, Interrupted
 from sim_client.mismatch import require_compatible
 from sim_client.options import EvaluationOptions
 from sim_client.plan import EvaluationPlan, plan_evaluation
@@ -45,20 +45,21 @@ def run_evaluation(
         console: where progress is shown.
 
     Returns:
-        The results directory. Its report is written, also when the run ends in an error.
+        The results directory. Its report is written, also when the run ends in an error after an episode.
 
     Raises:
         ChunkwireError: no server, a simulation that does not match, a directory that cannot be used, Ctrl-C …
     """
-    policy = connect()
-    line = PolicyLine(connect, policy)
     try:
-        run = _describe(policy, options, plan_evaluation(policy.spec, options))
-        with ResultsDirectory(out or default_directory(run), run, overwrite=overwrite) as directory:
-            _finish(directory, line, console)
-            return directory.path
-    finally:
-        line.hang_up()
+        policy = connect()
+        line = PolicyLine(connect, policy)
+        with closing(line):
+            run = _describe(policy, options, plan_evaluation(policy.spec, options))
+            with ResultsDirectory(out or default_directory(run), run, overwrite=overwrite) as directory:
+                _finish(directory, line, console)
+                return directory.path
+    except KeyboardInterrupt as error:
+        raise Interrupted("Stopped while setting up. Run the same command again.") from error
 
 
 def _finish(directory: ResultsDirectory, line: PolicyLine, console: Console) -> None:
@@ -66,8 +67,9 @@ def _finish(directory: ResultsDirectory, line: PolicyLine, console: Console) -> 
         if directory.remaining():
             _run_remaining(directory, line, console)
     except BaseException:
-        with suppress(RecordsError):
-            write_report(directory.path)
+        if directory.records():
+            with suppress(RecordsError):
+                write_report(directory.path)
         raise
     write_report(directory.path)
 

@@ -110,7 +110,7 @@ class RunRecord:
         if wanted == planned:
             return self
         options = replace(self.options, episodes=wanted)
-        return replace(self, options=options, extended_from=(*self.extended_from, planned))
+        return replace(self, command=other.command, options=options, extended_from=(*self.extended_from, planned))
 
     def write(self, path: Path) -> None:
         """Write `run.json` so that it is either the old or the new one, never half of one."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
-
 __all__ = ["CONFIDENCE", "Rate"]
 
 CONFIDENCE = 0.95
@@ -34,6 +32,8 @@ class Rate:
     @property
     def interval(self) -> tuple[float, float]:
         """95% Wilson score interval (Wilson 1927); (0, 1) without episodes, when nothing is known."""
+        from scipy.stats import binomtest  # 0.6 s that `--help` need not wait for
+
         if not self.episodes:
             return 0.0, 1.0
         bounds = binomtest(self.successes, self.episodes).proportion_ci(CONFIDENCE, method="wilson")

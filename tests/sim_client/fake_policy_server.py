@@ -33,6 +33,7 @@ class FakePolicyServer:
     Args:
         answer: request -> reply map; a string goes out as a text frame, None closes the connection.
         greeting: the first frame, instead of the contract's.
+        ready: connections are accepted at once but greeted when this is set, as by a server that compiles.
         status: HTTP status with which the first `refusals` handshakes are refused.
     """
 
@@ -45,12 +46,14 @@ class FakePolicyServer:
         status: int = 503,
         refusals: int = 0,
         port: int = 0,
+        ready: threading.Event | None = None,
     ) -> None:
         self.requests: list[InferRequest] = []
         self.headers: list[Headers] = []
         self._answer: Answer = answer or (lambda request: chunk_of(spec, request))
         self._greeting = greeting or {"protocol": PROTOCOL, "policy_spec": spec.to_wire()}
         self._status, self._refusals = status, refusals
+        self._ready = ready
         self._connections: list[ServerConnection] = []
         self._server = serve(
             self._talk, "127.0.0.1", port, compression=None, max_size=None, process_request=self._admit
@@ -76,6 +79,8 @@ class FakePolicyServer:
 
     def _talk(self, connection: ServerConnection) -> None:
         self._connections.append(connection)
+        if self._ready is not None:
+            self._ready.wait(30)
         greeting = self._greeting
         connection.send(greeting if isinstance(greeting, (bytes, str)) else pack(greeting))
         try:

@@ -235,6 +235,14 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(spec, start_server,
     assert len(read_results(tmp_path / "out")[1]) == 4
 
 
+def test_ctrl_c_while_waiting_for_the_server_ends_with_130_too(start_client):
+    process = start_client("--env", "PushCube-v1", "--server", "127.0.0.1:9", "--connect-timeout", 60)
+    assert "Waiting up to 60 s" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "sim-client: Stopped while setting up. Run the same command again.\n")
+
+
 def test_two_short_episodes_in_maniskill(spec, start_server, sim_client, tmp_path):
     server = start_server()
     code, output, errors = sim_client(

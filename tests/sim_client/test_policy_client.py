@@ -157,10 +157,27 @@ def test_the_client_waits_for_a_server_that_starts_late(spec):
     assert "Waiting up to 20 s" in waits[0]
 
 
-def test_the_client_waits_while_the_server_compiles(spec, start_server):
+def test_the_client_waits_for_a_server_that_refuses_until_it_is_ready(spec, start_server):
     server = start_server(refusals=2, status=503)
     with PolicyClient(server.url, connect_timeout=20) as policy:
         assert policy.spec == spec
+
+
+def test_the_client_waits_for_a_greeting_and_says_that_the_server_compiles(spec, start_server):
+    ready, waits = threading.Event(), []
+    threading.Timer(2.5, ready.set).start()
+    with PolicyClient(start_server(ready=ready).url, connect_timeout=20, on_wait=waits.append) as policy:
+        assert policy.spec == spec
+    assert len(waits) == 1
+    assert "it accepts connections but is not ready: still loading or compiling" in waits[0]
+
+
+def test_a_greeting_that_never_comes_ends_with_the_connect_timeout(start_server):
+    ready = threading.Event()
+    server = start_server(ready=ready)
+    with pytest.raises(ServerUnavailable, match=r"tried for 0.5 s; it accepts connections but is not ready"):
+        PolicyClient(server.url, connect_timeout=0.5)
+    ready.set()
 
 
 def test_a_server_that_never_becomes_ready_is_told_apart(start_server):

@@ -32,6 +32,12 @@ def record(index: int, outcome: str = "success", **changes: object) -> EpisodeRe
     return replace(base, **changes)
 
 
+def finish_one(run: RunRecord, tmp_path: Path) -> None:
+    """Leave a directory `out` behind in which the first episode of `run` is finished."""
+    with ResultsDirectory(tmp_path / "out", run) as directory:
+        directory.append(record(0))
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
     def run(*records: EpisodeRecord) -> Path:
@@ -139,21 +145,21 @@ def test_the_same_command_goes_on_with_what_is_missing(describe_run, tmp_path):
 
 
 def test_another_run_in_the_same_directory_is_refused_with_the_differences(describe_run, tmp_path):
-    ResultsDirectory(tmp_path / "out", describe_run()).close()
+    finish_one(describe_run(), tmp_path)
     with pytest.raises(RecordsError, match=r"(?s)option run_seed: 0, now 1\n.*--out DIR .*--overwrite"):
         ResultsDirectory(tmp_path / "out", describe_run(run_seed=1))
 
 
 def test_more_episodes_extend_a_run_and_the_extension_is_recorded(describe_run, tmp_path):
-    ResultsDirectory(tmp_path / "out", describe_run()).close()
+    finish_one(describe_run(), tmp_path)
     with ResultsDirectory(tmp_path / "out", describe_run(episodes=6)) as directory:
-        assert len(directory.remaining()) == 6
+        assert len(directory.remaining()) == 5
     run, _ = read_results(tmp_path / "out")
     assert (run.options.episodes, run.extended_from) == (6, (4,))
 
 
 def test_fewer_episodes_are_refused(describe_run, tmp_path):
-    ResultsDirectory(tmp_path / "out", describe_run()).close()
+    finish_one(describe_run(), tmp_path)
     with pytest.raises(RecordsError, match=r"has 4 planned episodes, and --episodes 2 asks for fewer"):
         ResultsDirectory(tmp_path / "out", describe_run(episodes=2))
 
@@ -177,11 +183,17 @@ def test_a_directory_with_other_files_is_not_touched(describe_run, tmp_path):
     (tmp_path / "thesis.tex").write_text("chapter one")
     with pytest.raises(RecordsError, match=r"holds other files \(thesis.tex\).*Pass --out"):
         ResultsDirectory(tmp_path, describe_run(), overwrite=True)
-    assert (tmp_path / "thesis.tex").read_text() == "chapter one"
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_episodes_without_their_run_are_refused(describe_run, tmp_path):
-    (tmp_path / "episodes.jsonl").write_text("")
+def test_a_run_that_was_stopped_before_its_first_episode_leaves_no_trace(describe_run, tmp_path):
+    ResultsDirectory(tmp_path / "out", describe_run()).close()
+    with ResultsDirectory(tmp_path / "out", describe_run(run_seed=1)) as directory:
+        assert directory.run.options.run_seed == 1
+
+
+def test_episodes_without_their_run_are_refused(describe_run, tmp_path, write):
+    write(record(0))
     with pytest.raises(RecordsError, match="holds episodes but no run.json"):
         ResultsDirectory(tmp_path, describe_run())
 

@@ -262,5 +262,6 @@ class PolicySpec:
 
     @property
     def hash(self) -> str:
-        """Short content hash, written into every episode record."""
-        return hashlib.sha256(json.dumps(to_json(self), sort_keys=True).encode()).hexdigest()[:16]
+        """Short content hash, written into every episode record; equal specs have equal hashes on both sides."""
+        as_received = to_json(PolicySpec.from_wire(self.to_wire()))  # a whole number in a float field becomes a float
+        return hashlib.sha256(json.dumps(as_received, sort_keys=True).encode()).hexdigest()[:16]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,13 @@ def test_a_chunk_comes_with_the_round_trip_time_and_the_servers_own(spec, start_
     assert chunk.timing["round_trip_ms"] > 0
     (request,) = server.requests
     assert (request.noise_seed, request.episode, request.deadline_ms) == (7, EpisodeMoment("PushCube-v1", 3, 0), 500)
+
+
+def test_both_sides_hash_a_spec_alike_however_its_numbers_are_spelt(spec, start_server):
+    lengths = {"q50": 10, "q95": 11, "max": 12}
+    whole = replace(spec, simulation=replace(spec.simulation, demonstration_length=lengths))
+    with PolicyClient(start_server(of=whole).url) as policy:
+        assert policy.spec.hash == whole.hash == spec.hash
 
 
 def test_a_batch_is_answered_with_a_leading_dimension(start_server):

@@ -14,8 +14,10 @@ from sim_client.environment import Environment
 from sim_client.mismatch import Mismatch, camera_path
 from sim_client.options import EvaluationOptions
 
-__all__ = ["environment_mismatches", "option_mismatches", "simulation_of"]
+__all__ = ["camera_size", "environment_mismatches", "option_mismatches", "simulation_of"]
 
+_SIZE_WITHOUT_CAMERAS = (128, 128)
+"""For a policy that sees nothing: nothing is rendered, but the simulator wants a size."""
 _BOUND_TOLERANCE = 1e-3
 """Controller bounds are float32 and written as decimal text in between."""
 
@@ -34,6 +36,12 @@ def simulation_of(spec: PolicySpec) -> SimulationSpec:
             field="simulation",
         )
     return spec.simulation
+
+
+def camera_size(spec: PolicySpec, asked: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width of every camera of the simulation: as asked, else the first rendered camera's in training."""
+    trained = [(camera.height, camera.width) for camera in spec.observation.cameras if not camera.all_zero]
+    return asked or (trained[0] if trained else _SIZE_WITHOUT_CAMERAS)
 
 
 def option_mismatches(spec: PolicySpec, options: EvaluationOptions) -> tuple[Mismatch, ...]:
@@ -73,11 +81,7 @@ def _env_mismatch(simulation: SimulationSpec, env_id: str) -> list[Mismatch]:
 
 
 def _camera_sizes(spec: PolicySpec, asked: tuple[int, int] | None) -> list[Mismatch]:
-    """Every camera of a simulation has one size: the one asked for, else the first camera's."""
-    cameras = [camera for camera in spec.observation.cameras if not camera.all_zero]
-    if not cameras:
-        return []
-    height, width = asked or (cameras[0].height, cameras[0].width)
+    height, width = camera_size(spec, asked)
     return [
         Mismatch(
             f"{camera_path(camera)}.size",
@@ -85,8 +89,8 @@ def _camera_sizes(spec: PolicySpec, asked: tuple[int, int] | None) -> list[Misma
             f"{height}x{width}",
             "Leave --camera-size out." if asked else "The simulator gives all cameras one size.",
         )
-        for camera in cameras
-        if (camera.height, camera.width) != (height, width)
+        for camera in spec.observation.cameras
+        if not camera.all_zero and (camera.height, camera.width) != (height, width)
     ]
 
 

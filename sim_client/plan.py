@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from policy_protocol import PolicySpec
 from policy_protocol.spec import SimulationSpec
-from sim_client.compatibility import option_mismatches, simulation_of
+from sim_client.compatibility import camera_size, option_mismatches, simulation_of
 from sim_client.mismatch import Mismatch, require_compatible
 from sim_client.options import EvaluationOptions, InvalidOption
 from sim_client.simulator import SimulationSettings
@@ -48,9 +48,7 @@ def plan_evaluation(spec: PolicySpec, options: EvaluationOptions) -> EvaluationP
 
 
 def _settings(spec: PolicySpec, simulation: SimulationSpec, options: EvaluationOptions) -> SimulationSettings:
-    rendered = [camera for camera in spec.observation.cameras if not camera.all_zero]
-    trained_size = (rendered[0].height, rendered[0].width) if rendered else (128, 128)
-    height, width = options.camera_size or trained_size
+    height, width = camera_size(spec, options.camera_size)
     return SimulationSettings(
         env_id=options.env_id,
         robot_uids=options.robot_uids or simulation.robot_uids,

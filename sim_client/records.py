@@ -83,7 +83,8 @@ class EpisodeRecord:
     chunks: int = 0
     wall: WallTime = field(default_factory=WallTime)
     stages: Mapping[str, int | None] = field(default_factory=dict)
-    """Flag that the task reports -> first step (from 1) at which it held, None for never."""
+    """Flag that the task reports -> first step (from 1) at which it turned true, None for never. A flag that holds
+    from the start, as that of a cube which rests until it is touched, counts only after it was false."""
     clipped_share: float = 0.0
     """Share of action numbers that lay outside the controller's bounds."""
     state_outside_share: float | None = None

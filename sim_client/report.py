@@ -112,7 +112,7 @@ def _stages(summary: Summary) -> Iterator[str]:
     yield "## Stages and episode lengths"
     yield ""
     rows = [*summary.stages.items(), ("success", summary.success_once)]
-    yield from _table(("stage ever reached", "episodes"), rows)
+    yield from _table(("stage ever reached (flag turned true)", "episodes"), rows)
     yield ""
     lengths = ", ".join(f"{name} {value:g}" for name, value in summary.steps.items())
     yield f"Episode length in steps: {lengths or 'no episode yet'}."

@@ -45,7 +45,7 @@ class Summary:
     success_once_of_all: Rate
     """The same with every error counted as a failure."""
     stages: Mapping[str, Rate]
-    """Flag of the task -> in how many scored episodes it was ever reached, in the order of the task."""
+    """Flag of the task -> in how many scored episodes it ever turned true, in the order of the task."""
     steps: Mapping[str, float]
     """Quantiles of the episode length: `min`, `q50`, `q95`, `max`."""
     wall: WallTime

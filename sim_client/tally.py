@@ -41,6 +41,7 @@ class EpisodeTally:
         self._actions = hashlib.blake2b(digest_size=8)
         self._clipped = 0
         self._stages: dict[str, int | None] = {}
+        self._not_from_the_start: set[str] = set()
         self._timings: list[Mapping[str, float]] = []
         self._last: StepResult | None = None
         self._first_success: int | None = None
@@ -74,9 +75,12 @@ class EpisodeTally:
         self._last = result
         if result.success and self._first_success is None:
             self._first_success = result.elapsed_steps
-        for flag, reached in result.stages.items():
-            if self._stages.get(flag) is None:
-                self._stages[flag] = result.elapsed_steps if reached else None
+        for flag, holds in result.stages.items():
+            self._stages.setdefault(flag, None)
+            if not holds:
+                self._not_from_the_start.add(flag)
+            elif self._stages[flag] is None and flag in self._not_from_the_start:
+                self._stages[flag] = result.elapsed_steps
 
     def is_over(self, settle_steps: int | None) -> bool:
         """The limit is reached, the task has failed, or the first success is `settle_steps` ago."""

@@ -14,6 +14,8 @@ from policy_protocol import EpisodeMoment, PolicySpec, noise_seed
 from policy_protocol.errors import ProtocolViolation
 from sim_client import EpisodeRules, PolicyClient, run_episode
 from sim_client.records import EpisodeRecord, Provenance
+from sim_client.simulator import StepResult
+from sim_client.tally import EpisodeTally
 
 PROVENANCE = Provenance("tiny/test/9", "hash", 5, {}, {}, ())
 
@@ -82,14 +84,28 @@ def test_without_success_the_limit_ends_the_episode(play):
         False,
         None,
     )
-    assert record.stages == {"is_half_way": None, "is_static": 1}
+    assert record.stages == {"is_half_way": None, "is_static": None}
 
 
 def test_after_the_first_success_the_episode_settles_and_is_judged_again(play):
     record, _, _ = play(first=0.25)
     assert (record.outcome, record.first_success, record.steps) == ("success", 4, 8)
     assert record.success_at_end
-    assert record.stages == {"is_half_way": 2, "is_static": 1}
+    assert record.stages == {"is_half_way": 2, "is_static": None}
+
+
+def test_a_stage_that_holds_from_the_start_counts_only_after_it_was_left(spec):
+    tally = EpisodeTally(spec, FakeEnvironment(make_settings()))
+    for step, static in enumerate((True, False, False, True, False, True), start=1):
+        tally.stepped(StepResult(success=False, stages={"is_static": static}, truncated=False, elapsed_steps=step))
+    assert tally.record(0, 0, "PushCube-v1", PROVENANCE).stages == {"is_static": 4}
+
+
+def test_an_episode_that_the_task_declares_failed_ends_as_a_failure(spec):
+    tally = EpisodeTally(spec, FakeEnvironment(make_settings()))
+    tally.stepped(StepResult(success=False, stages={"fail": True}, truncated=False, elapsed_steps=1))
+    assert tally.is_over(settle_steps=10)
+    assert tally.record(0, 0, "PushCube-v1", PROVENANCE).outcome == "failure"
 
 
 def test_a_success_that_does_not_last_counts_once_and_not_at_end(play):

@@ -24,10 +24,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sim_client.episode import EpisodeRules, run_episode
+    from sim_client.episode.runner import EpisodeRules, run_episode
     from sim_client.policy_client import PolicyClient
-    from sim_client.records import EpisodeRecord
-    from sim_client.results_directory import read_results
+    from sim_client.results.directory import read_results
+    from sim_client.results.records import EpisodeRecord
     from sim_client.simulator import SimulationSettings, Simulator
 
 __all__ = [
@@ -41,13 +41,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "EpisodeRecord": "sim_client.records",
-    "EpisodeRules": "sim_client.episode",
+    "EpisodeRecord": "sim_client.results.records",
+    "EpisodeRules": "sim_client.episode.runner",
     "PolicyClient": "sim_client.policy_client",
     "SimulationSettings": "sim_client.simulator",
     "Simulator": "sim_client.simulator",
-    "read_results": "sim_client.results_directory",
-    "run_episode": "sim_client.episode",
+    "read_results": "sim_client.results.directory",
+    "run_episode": "sim_client.episode.runner",
 }
 
 

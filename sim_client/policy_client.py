@@ -12,9 +12,9 @@ from websockets.exceptions import ConnectionClosed
 
 from policy_protocol import ActionChunk, EpisodeMoment, InferReply, Observation, PolicySpec, pack, unpack
 from policy_protocol.errors import CodecError, ProtocolViolation, RemoteError, ServerUnavailable
-from sim_client.connecting import open_connection, read_greeting
-from sim_client.exchange import Exchange
-from sim_client.server_address import websocket_url
+from sim_client.wire.connecting import open_connection, read_greeting
+from sim_client.wire.exchange import Exchange
+from sim_client.wire.server_address import websocket_url
 
 __all__ = ["Policy", "PolicyClient"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32
 
+from sim_client.collect.trajectories import Episode
 from sim_client.errors import PlanningFailed
 from sim_client.simulator import Planner, Simulator, SimulatorObservation, StepResult
-from sim_client.trajectories import Episode
 
 __all__ = ["attempt"]
 

@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sim_client.collect.parts import SimulatorDescription
 from sim_client.collect.request import CollectionRequest
+from sim_client.collect.trajectory_facts import EpisodeFacts, SimulationFacts, TrajectoryFacts
 from sim_client.tasks import task
-from sim_client.trajectory_facts import EpisodeFacts, SimulationFacts, TrajectoryFacts
 
 __all__ = ["ACTION_NAMES", "describe"]
 

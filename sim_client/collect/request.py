@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from sim_client.collect.trajectory_facts import TrajectoryFacts
 from sim_client.errors import CollectionError
 from sim_client.simulator import SimulationSettings
 from sim_client.tasks import task
-from sim_client.trajectory_facts import TrajectoryFacts
 
 __all__ = ["DEFAULT_SEED", "CollectionRequest", "require_same"]
 

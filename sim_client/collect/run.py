@@ -13,9 +13,9 @@ from sim_client.collect.parts import Parts, SimulatorDescription
 from sim_client.collect.progress import CollectionProgress
 from sim_client.collect.request import CollectionRequest, require_same
 from sim_client.collect.selection import chosen_seeds, next_seed, require_hope
+from sim_client.collect.trajectories import merge_episodes, split_episode
+from sim_client.collect.trajectory_facts import TrajectoryFacts, facts_path, read_facts, write_facts
 from sim_client.errors import CollectionError, TrajectoryError
-from sim_client.trajectories import merge_episodes, split_episode
-from sim_client.trajectory_facts import TrajectoryFacts, facts_path, read_facts, write_facts
 
 __all__ = ["Collection", "collect"]
 

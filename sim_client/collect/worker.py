@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from policy_protocol.errors import ChunkwireError
 from sim_client.collect.parts import SimulatorDescription
 from sim_client.collect.request import CollectionRequest
+from sim_client.collect.trajectories import write_episode
 from sim_client.errors import PlanningFailed
-from sim_client.trajectories import write_episode
 
 if TYPE_CHECKING:
     from sim_client.simulator import Simulator

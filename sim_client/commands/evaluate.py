@@ -12,9 +12,9 @@ from policy_protocol import did_you_mean
 from policy_protocol.errors import ChunkwireError
 from sim_client.commands.report import show_result
 from sim_client.errors import UnknownEnvironment
-from sim_client.options import DEFAULT_SEED, EvaluationOptions, InvalidOption
+from sim_client.evaluation.options import DEFAULT_SEED, EvaluationOptions, InvalidOption
+from sim_client.evaluation.run import run_evaluation
 from sim_client.policy_client import PolicyClient
-from sim_client.run import run_evaluation
 from sim_client.tasks import TASKS
 
 __all__ = ["IncompleteRun", "evaluate_command"]

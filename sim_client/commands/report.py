@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from sim_client.report import headline, write_report
-from sim_client.results_directory import read_results
-from sim_client.summary import Summary
+from sim_client.results.directory import read_results
+from sim_client.results.report import headline, write_report
+from sim_client.results.summary import Summary
 
 __all__ = ["report_command", "show_result"]
 

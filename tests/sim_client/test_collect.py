@@ -22,10 +22,10 @@ from sim_client.collect import Collection, CollectionRequest, collect
 from sim_client.collect.crew import Crew
 from sim_client.collect.parts import Parts
 from sim_client.collect.selection import chosen_seeds, next_seed, require_hope
+from sim_client.collect.trajectories import read_episode
+from sim_client.collect.trajectory_facts import facts_path
 from sim_client.errors import CollectionError, SimulationError, UnknownEnvironment
 from sim_client.simulator import Simulator
-from sim_client.trajectories import read_episode
-from sim_client.trajectory_facts import facts_path
 
 REQUEST = CollectionRequest("PushCube-v1", episodes=2, frame_stride=25, camera_size=64)
 

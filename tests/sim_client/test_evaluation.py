@@ -16,11 +16,11 @@ from fake_environment import FakeEnvironment
 from fake_policy_server import FakePolicyServer, chunk_of
 from rich.console import Console
 
-import sim_client.run
+import sim_client.evaluation.run
 from policy_protocol import InferRequest
 from policy_protocol.errors import ProtocolViolation, ServerUnavailable, SpecMismatch
 from sim_client import PolicyClient, read_results
-from sim_client.options import EvaluationOptions
+from sim_client.evaluation.options import EvaluationOptions
 
 
 def seeds_of(server: FakePolicyServer) -> list[int]:
@@ -50,10 +50,10 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., t
     """Run an evaluation on the fake environment: its directory's run and records."""
 
     def run(server: FakePolicyServer, make_environment=FakeEnvironment, connect_timeout: float = 5, **changes: object):
-        monkeypatch.setattr(sim_client.run, "open_environment", make_environment)
+        monkeypatch.setattr(sim_client.evaluation.run, "open_environment", make_environment)
         options = EvaluationOptions(**{"env_id": "PushCube-v1", "episodes": 3, **changes})
         console = Console(stderr=True)
-        sim_client.run.run_evaluation(
+        sim_client.evaluation.run.run_evaluation(
             options,
             lambda: PolicyClient(server.url, connect_timeout=connect_timeout),
             tmp_path / "out",

@@ -14,8 +14,8 @@ from fake_policy_server import FakePolicyServer, chunk_of
 from policy_protocol import EpisodeMoment
 from policy_protocol.errors import CodecError, InvalidObservation, ProtocolViolation, RemoteError, ServerUnavailable
 from sim_client import PolicyClient
-from sim_client.options import InvalidOption
-from sim_client.server_address import websocket_url
+from sim_client.evaluation.options import InvalidOption
+from sim_client.wire.server_address import websocket_url
 
 OBSERVATION = {
     "observation/image": np.zeros((64, 64, 3), np.uint8),

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sim_client.drift import CameraStatistics
-from sim_client.records import (
+from sim_client.episode.drift import CameraStatistics
+from sim_client.results.directory import ResultsDirectory, default_directory, read_results
+from sim_client.results.records import (
     EpisodeFile,
     EpisodeRecord,
     Provenance,
@@ -20,8 +21,7 @@ from sim_client.records import (
     final_records,
     read_records,
 )
-from sim_client.results_directory import ResultsDirectory, default_directory, read_results
-from sim_client.run_record import RunRecord
+from sim_client.results.run_record import RunRecord
 
 PROVENANCE = Provenance("tiny/test/9", "hash", 0, {"numpy": "1"}, {"--prompt": "x"}, ("simulation.env_ids",))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sim_client.drift import CameraStatistics
-from sim_client.records import EpisodeRecord, Provenance, WallTime
-from sim_client.report import write_report
-from sim_client.results_directory import ResultsDirectory
+from sim_client.episode.drift import CameraStatistics
+from sim_client.results.directory import ResultsDirectory
+from sim_client.results.records import EpisodeRecord, Provenance, WallTime
+from sim_client.results.report import write_report
 
 PROVENANCE = Provenance("tiny/test/9", "hash", 0, {}, {}, ())
 

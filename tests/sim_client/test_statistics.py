@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sim_client.statistics import Rate
+from sim_client.results.statistics import Rate
 
 
 def test_a_rate_reads_as_k_of_n_with_its_wilson_interval():

@@ -8,9 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from sim_client.errors import TrajectoryError
-from sim_client.trajectories import Episode, merge_episodes, read_episode, split_episode, write_episode
-from sim_client.trajectory_facts import (
+from sim_client.collect.trajectories import Episode, merge_episodes, read_episode, split_episode, write_episode
+from sim_client.collect.trajectory_facts import (
     EpisodeFacts,
     SimulationFacts,
     TrajectoryFacts,
@@ -18,6 +17,7 @@ from sim_client.trajectory_facts import (
     read_facts,
     write_facts,
 )
+from sim_client.errors import TrajectoryError
 
 STEPS = 5
 

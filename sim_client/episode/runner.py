@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from policy_protocol import EpisodeMoment, PolicySpec, noise_seed
-from sim_client.chunks import ChunkExecutor
-from sim_client.environment import Environment
-from sim_client.observation import build_observation, rendered_cameras
+from sim_client.episode.chunks import ChunkExecutor
+from sim_client.episode.environment import Environment
+from sim_client.episode.observation import build_observation, rendered_cameras
+from sim_client.episode.tally import EpisodeTally
 from sim_client.policy_client import Policy
-from sim_client.records import EpisodeRecord, Provenance
-from sim_client.tally import EpisodeTally
+from sim_client.results.records import EpisodeRecord, Provenance
 
 __all__ = ["EpisodeRules", "run_episode"]
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from sim_client.records import EpisodeRecord
-from sim_client.statistics import Rate
+from sim_client.results.records import EpisodeRecord
+from sim_client.results.statistics import Rate
 
 __all__ = ["Progress"]
 

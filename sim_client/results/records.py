@@ -11,7 +11,7 @@ from typing import Literal
 
 from policy_protocol.errors import ChunkwireError, SpecInvalid
 from policy_protocol.json_tree import from_json, to_json
-from sim_client.drift import CameraStatistics
+from sim_client.episode.drift import CameraStatistics
 
 __all__ = [
     "EpisodeFile",

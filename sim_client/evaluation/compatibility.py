@@ -10,9 +10,9 @@ from jaxtyping import Float
 from policy_protocol import PolicySpec
 from policy_protocol.errors import SpecMismatch
 from policy_protocol.spec import CameraSpec, SimulationSpec
-from sim_client.environment import Environment
-from sim_client.mismatch import Mismatch, camera_path
-from sim_client.options import EvaluationOptions
+from sim_client.episode.environment import Environment
+from sim_client.evaluation.mismatch import Mismatch, camera_path
+from sim_client.evaluation.options import EvaluationOptions
 
 __all__ = ["camera_size", "environment_mismatches", "option_mismatches", "simulation_of"]
 

@@ -14,14 +14,14 @@ from policy_protocol.errors import (
     Overloaded,
     ServerUnavailable,
 )
-from sim_client.environment import Environment
-from sim_client.episode import EpisodeRules, run_episode
+from sim_client.episode.environment import Environment
+from sim_client.episode.runner import EpisodeRules, run_episode
 from sim_client.errors import SimulationError
+from sim_client.evaluation.progress import Progress
 from sim_client.policy_client import Policy
-from sim_client.policy_line import PolicyLine
-from sim_client.progress import Progress
-from sim_client.records import EpisodeRecord
-from sim_client.results_directory import ResultsDirectory
+from sim_client.results.directory import ResultsDirectory
+from sim_client.results.records import EpisodeRecord
+from sim_client.wire.policy_line import PolicyLine
 
 __all__ = ["Evaluation", "Interrupted"]
 

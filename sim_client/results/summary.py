@@ -9,10 +9,10 @@ from typing import Any, get_args
 import numpy as np
 
 from policy_protocol.json_tree import to_json
-from sim_client.drift import CameraStatistics
-from sim_client.records import EpisodeRecord, Outcome, WallTime
-from sim_client.run_record import RunRecord
-from sim_client.statistics import Rate
+from sim_client.episode.drift import CameraStatistics
+from sim_client.results.records import EpisodeRecord, Outcome, WallTime
+from sim_client.results.run_record import RunRecord
+from sim_client.results.statistics import Rate
 from sim_client.tasks import TASKS
 
 __all__ = ["HEADLINE", "Latency", "Summary", "summarize"]

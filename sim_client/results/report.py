@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from policy_protocol.spec import CameraSpec
-from sim_client.drift import CameraStatistics
-from sim_client.records import EpisodeRecord, RecordsError
-from sim_client.results_directory import read_results
-from sim_client.run_record import RunRecord
-from sim_client.summary import HEADLINE, Latency, Summary, summarize
+from sim_client.episode.drift import CameraStatistics
+from sim_client.results.directory import read_results
+from sim_client.results.records import EpisodeRecord, RecordsError
+from sim_client.results.run_record import RunRecord
+from sim_client.results.summary import HEADLINE, Latency, Summary, summarize
 
 __all__ = ["headline", "markdown", "write_report"]
 

@@ -1,0 +1,1 @@
+"""What an evaluation leaves behind: records, the run's description, statistics, the report."""

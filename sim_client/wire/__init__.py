@@ -1,0 +1,1 @@
+"""Everything between a request and its reply: addresses, connecting with patience, matching ids, dialling again."""

@@ -52,12 +52,14 @@ class RunCheckpoints:
 
     Args:
         directory: the run's folder.
-        assets: what goes beside the weights of every step; the spec's step is filled in.
+        assets: what goes beside the weights of every step; the spec's run id and step are filled in.
+        run_id: of the run.
         keep: how many of the latest steps stay.
     """
 
-    def __init__(self, directory: Path, assets: Assets, keep: int = 3) -> None:
+    def __init__(self, directory: Path, assets: Assets, run_id: str, keep: int = 3) -> None:
         self._assets = assets
+        self._run_id = run_id
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             item_handlers={
@@ -122,7 +124,7 @@ class RunCheckpoints:
 
     def _assets_at(self, step: int) -> Assets:
         spec = self._assets.spec
-        checkpoint = dataclasses.replace(spec.policy.checkpoint, step=step)
+        checkpoint = dataclasses.replace(spec.policy.checkpoint, step=step, run_id=self._run_id)
         policy = dataclasses.replace(spec.policy, checkpoint=checkpoint)
         return dataclasses.replace(self._assets, spec=dataclasses.replace(spec, policy=policy))
 

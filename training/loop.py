@@ -62,10 +62,10 @@ def train(experiment: Experiment, run: str, base: Path, *, overwrite: bool = Fal
     """
     inputs = _open_inputs(experiment, run)
     directory = base / experiment.name / run
-    open_run(directory, experiment, overwrite=overwrite, resume=resume)
+    run_id = open_run(directory, experiment, overwrite=overwrite, resume=resume)
     key = jax.random.key(experiment.seed)
     state = init_state(experiment, jax.random.fold_in(key, 2**31 - 1))
-    with RunCheckpoints(directory, inputs.assets) as checkpoints:
+    with RunCheckpoints(directory, inputs.assets, run_id) as checkpoints:
         if resume:
             state = checkpoints.restore(state)
         _run(experiment, inputs, state, key, checkpoints, directory)

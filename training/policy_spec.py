@@ -38,7 +38,7 @@ _VERSIONS = ("chunkwire", "jax", "flax", "orbax-checkpoint", "optax", "numpy")
 def build_spec(
     experiment: Experiment, dataset: Dataset, norm_stats: Mapping[str, NormStats], fingerprint: str, run: str
 ) -> PolicySpec:
-    """The spec of a run's checkpoints; its checkpoint's step is 0 until one is saved.
+    """The spec of a run's checkpoints; the run's id and the step are filled in when one is saved.
 
     Raises:
         DatasetInvalid: the dataset has no camera, or more than the model has views.

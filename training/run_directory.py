@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +16,7 @@ __all__ = ["MetricsLog", "RunExists", "open_run"]
 
 _EXPERIMENT_FILE = "experiment.json"
 _METRICS_FILE = "metrics.jsonl"
+_RUN_ID_FILE = "run_id"
 
 
 class RunExists(ChunkwireError):
@@ -23,8 +25,8 @@ class RunExists(ChunkwireError):
     code = "run_exists"
 
 
-def open_run(directory: Path, experiment: Experiment, *, overwrite: bool, resume: bool) -> None:
-    """Make the run's folder, or check that it may be gone on with.
+def open_run(directory: Path, experiment: Experiment, *, overwrite: bool, resume: bool) -> str:
+    """Make the run's folder, or check that it may be gone on with. Returns the run's id, drawn when it began.
 
     Raises:
         RunExists: it exists, and neither flag was given.
@@ -34,7 +36,7 @@ def open_run(directory: Path, experiment: Experiment, *, overwrite: bool, resume
         if not (directory / _EXPERIMENT_FILE).exists():
             raise CannotResume(f"There is no run at {directory} to resume. Leave out --resume to start it.")
         _check_same(directory, experiment)
-        return
+        return (directory / _RUN_ID_FILE).read_text(encoding="utf-8").strip()
     if directory.exists() and not overwrite:
         raise RunExists(
             f"The run {directory} exists. Pass --resume to go on with it, --overwrite to delete it and start anew, "
@@ -43,7 +45,10 @@ def open_run(directory: Path, experiment: Experiment, *, overwrite: bool, resume
     if directory.exists():
         shutil.rmtree(directory)
     directory.mkdir(parents=True)
+    run_id = secrets.token_hex(8)
+    (directory / _RUN_ID_FILE).write_text(run_id + "\n", encoding="utf-8")
     (directory / _EXPERIMENT_FILE).write_text(experiment.to_json(), encoding="utf-8")
+    return run_id
 
 
 _MAY_CHANGE = frozenset({"steps", "save_every", "log_every", "dataset", "tokenizer"})

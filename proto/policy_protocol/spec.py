@@ -43,6 +43,8 @@ class CheckpointId:
     run: str
     step: int
     """Number of the step directory; the directory N holds the state after N + 1 updates."""
+    run_id: str = ""
+    """Drawn when the run began: two runs of one name are two policies. Empty for policies trained elsewhere."""
 
     def __str__(self) -> str:
         return f"{self.experiment}/{self.run}/{self.step}"

@@ -1,0 +1,127 @@
+"""The batcher: one thread, batches of what is waiting, nobody forgotten."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from policy_protocol.errors import DeadlineExceeded, InternalError, Overloaded
+from policy_server.batcher import Batcher
+
+
+class CountingPolicy:
+    """Answers each row with its own number; waits for `gate` and fails on negative rows."""
+
+    noise_shape = (2, 1)
+    prompt_lengths = (16, 32)
+
+    def __init__(self):
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.batches = []
+        self.compiled = []
+
+    def compile(self, batch, prompt_length):
+        self.compiled.append((batch, prompt_length))
+
+    def infer_rows(self, rows, noise, pad_to):
+        self.entered.set()
+        assert self.gate.wait(30)
+        self.batches.append((list(rows), pad_to))
+        if min(rows) < 0:
+            raise RuntimeError("device lost")
+        return np.array([[[row], [noise[index, 0, 0]]] for index, row in enumerate(rows)])
+
+
+@pytest.fixture
+def policy():
+    return CountingPolicy()
+
+
+@pytest.fixture
+def batcher(policy):
+    batcher = Batcher(policy, (1, 4), max_waiting=6)
+    batcher.start()
+    yield batcher
+    policy.gate.set()
+    batcher.stop()
+
+
+def blocked(policy, batcher):
+    """Occupy the device with one row; returns its future."""
+    policy.gate.clear()
+    first = batcher.submit(0, 1, None)
+    assert policy.entered.wait(10)
+    return first
+
+
+def test_every_batch_shape_and_prompt_length_is_compiled_ahead(policy, batcher):
+    seen = []
+    batcher.compile(lambda done, total, shape: seen.append((done, total)))
+    assert policy.compiled == [(1, 16), (4, 16), (1, 32), (4, 32)]
+    assert seen[0] == (0, 4)
+    assert seen[-1] == (4, 4)
+
+
+def test_what_waits_while_the_device_is_busy_leaves_as_one_batch(policy, batcher):
+    first = blocked(policy, batcher)
+    waiting = [batcher.submit(row, row, None) for row in (1, 2, 3)]
+    policy.gate.set()
+    assert [future.result(10).actions[0, 0] for future in (first, *waiting)] == [0, 1, 2, 3]
+    assert policy.batches == [([0], 1), ([1, 2, 3], 4)]
+
+
+def test_a_row_has_the_noise_of_its_seed_alone_or_in_a_batch(policy, batcher):
+    alone = batcher.submit(7, 99, None).result(10).actions[1, 0]
+    first = blocked(policy, batcher)
+    waiting = [batcher.submit(row, seed, None) for row, seed in ((1, 1), (7, 99))]
+    policy.gate.set()
+    first.result(10)
+    assert waiting[1].result(10).actions[1, 0] == alone
+
+
+def test_a_full_queue_answers_overloaded_at_once(policy, batcher):
+    blocked(policy, batcher)
+    for row in range(6):
+        batcher.submit(row, None, None)
+    with pytest.raises(Overloaded, match="6 requests are waiting already"):
+        batcher.submit(9, None, None)
+
+
+def test_an_expired_row_is_dropped_before_the_device_sees_it(policy, batcher):
+    first = blocked(policy, batcher)
+    late = batcher.submit(5, None, 1.0)
+    threading.Event().wait(0.05)
+    policy.gate.set()
+    first.result(10)
+    with pytest.raises(DeadlineExceeded, match="deadline passed while the request was waiting"):
+        late.result(10)
+    assert all(5 not in rows for rows, _ in policy.batches)
+
+
+def test_a_device_error_costs_its_own_batch_only(policy, batcher):
+    with pytest.raises(InternalError, match="the server's log has the reason"):
+        batcher.submit(-1, None, None).result(10)
+    assert batcher.submit(3, None, None).result(10).actions[0, 0] == 3
+
+
+def test_stopping_answers_what_waits(policy, batcher):
+    blocked(policy, batcher)
+    waiting = [batcher.submit(row, None, None) for row in range(5)]
+    stopper = threading.Thread(target=batcher.stop)
+    stopper.start()
+    policy.gate.set()
+    stopper.join(10)
+    assert [future.result(0).actions[0, 0] for future in waiting] == [0, 1, 2, 3, 4]
+
+
+def test_times_are_those_of_the_request(policy, batcher):
+    first = blocked(policy, batcher)
+    second = batcher.submit(1, None, None)
+    threading.Event().wait(0.05)
+    policy.gate.set()
+    assert first.result(10).timing["infer_ms"] >= 40
+    assert second.result(10).timing["queue_ms"] >= 40

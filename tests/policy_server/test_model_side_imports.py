@@ -1,0 +1,24 @@
+"""The model side never loads the simulator side, not even through a third party."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FORBIDDEN = ("torch", "sapien", "mani_skill", "gymnasium", "sim_client")
+
+
+@pytest.mark.parametrize("modules", ["policy_server.cli, policy_server.process", "training.cli, training.loop"])
+def test_no_module_of_the_simulator_side_is_loaded(modules):
+    code = f"import sys, {modules}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "jax" in loaded
+    assert not set(FORBIDDEN) & set(loaded)
+
+
+@pytest.mark.parametrize("folder", ["proto", "docker"])
+def test_the_folder_can_never_shadow_the_package_of_its_name(folder):
+    assert not (Path(__file__).parents[2] / folder / "__init__.py").exists()

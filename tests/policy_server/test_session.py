@@ -1,0 +1,100 @@
+"""The protocol without I/O: which frames are understood, and how they are answered."""
+
+from __future__ import annotations
+
+import msgpack
+import msgpack_numpy
+import numpy as np
+import pytest
+
+from policy_protocol import PROTOCOL, ActionChunk, InferReply, InferRequest, PolicySpec, pack, unpack
+from policy_protocol.errors import CodecError, InvalidObservation
+from policy_server import Session
+
+from .conftest import LIBERO
+
+CHUNK = ActionChunk(np.zeros((20, 7)), {"infer_ms": 5.0, "queue_ms": 1.0})
+
+
+@pytest.fixture
+def session():
+    return Session(LIBERO, max_batch=8)
+
+
+def test_the_greeting_holds_the_protocol_and_the_whole_spec(session):
+    greeting = unpack(session.greeting()).value
+    assert greeting["protocol"] == PROTOCOL
+    assert PolicySpec.from_wire(greeting["policy_spec"]) == LIBERO
+
+
+def test_a_bare_observation_is_answered_as_openpi_answers(session):
+    first = unpack(session.answer(session.understand(pack({"prompt": "x"})), CHUNK)).value
+    assert set(first) == {"actions", "policy_timing", "server_timing"}
+    assert first["policy_timing"] == {"infer_ms": 5.0}
+    assert set(first["server_timing"]) == {"infer_ms"}
+    second = unpack(session.answer(session.understand(pack({"prompt": "x"})), CHUNK)).value
+    assert set(second["server_timing"]) == {"infer_ms", "prev_total_ms"}
+
+
+def test_an_envelope_is_answered_with_its_id_and_real_times(session):
+    question = session.understand(pack(InferRequest(17, {"prompt": "x"}, noise_seed=3).to_wire()))
+    assert (question.envelope_id, question.noise_seed) == (17, 3)
+    reply = InferReply.from_wire(unpack(session.answer(question, CHUNK)).value)
+    assert reply.id == 17
+    assert reply.chunk.timing["infer_ms"] == 5.0
+    assert reply.chunk.timing["total_ms"] >= 0
+
+
+def test_the_answer_uses_the_arrays_of_the_request(session):
+    question = session.understand(msgpack.packb({"state": np.zeros(8)}, default=msgpack_numpy.encode))
+    answer = msgpack.unpackb(session.answer(question, CHUNK), object_hook=msgpack_numpy.decode)
+    assert answer["actions"].shape == (20, 7)
+
+
+def test_a_batch_is_taken_apart_by_rows(session):
+    observation = {"state": np.arange(6.0).reshape(3, 2), "prompt": "all the same"}
+    question = session.understand(pack(InferRequest(1, observation, noise_seed=5, batch=3).to_wire()))
+    assert [row["state"].tolist() for row in question.observations] == [[0, 1], [2, 3], [4, 5]]
+    assert {row["prompt"] for row in question.observations} == {"all the same"}
+    assert len({question.row_seed(row) for row in range(3)}) == 3
+
+
+def test_a_batch_may_have_a_prompt_for_each_row(session):
+    question = session.understand(pack(InferRequest(1, {"prompt": ["a", "b"]}, batch=2).to_wire()))
+    assert [row["prompt"] for row in question.observations] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (InferRequest(1, {"state": np.zeros((2, 3))}, batch=3), "state must have a leading axis of 3"),
+        (InferRequest(1, {"state": np.float32(1)}, batch=3), "state must have a leading axis of 3"),
+        (InferRequest(1, {"state": np.zeros((9, 3))}, batch=9), "batch is 9 but this server takes at most 8"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_refused(session, request_, message):
+    with pytest.raises(InvalidObservation, match=message):
+        session.understand(pack(request_.to_wire()))
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [("text", "not text"), (b"\xc1", "not valid msgpack"), (pack([1]), "a map of observations, not a list")],
+)
+def test_a_frame_that_is_no_request_is_malformed(session, frame, message):
+    with pytest.raises(CodecError, match=message):
+        session.understand(frame)
+
+
+def test_an_error_is_text_for_openpi_and_a_reply_for_an_envelope(session):
+    error = InvalidObservation("no image", field="observation/image")
+    assert session.refuse(None, error) == "invalid_argument: no image"
+    reply = InferReply.from_wire(unpack(session.refuse(4, error)).value)
+    assert (reply.id, reply.error.message, reply.error.field) == (4, "no image", "observation/image")
+
+
+def test_the_id_of_a_refused_envelope_is_found(session):
+    frame = pack({"id": 9, "observation": {}, "batch": 0})
+    assert session.envelope_id_of(frame) == 9
+    assert session.envelope_id_of(b"\xc1") is None
+    assert session.envelope_id_of(pack({"prompt": "x"})) is None

@@ -1,0 +1,159 @@
+"""The whole path on a small scale: real demonstrations, a real dataset, training, a server, an evaluation.
+
+Runs in the model environment and starts the simulator environment's commands as a user does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from policy_protocol.spec import PolicySpec
+from training.pi05 import load_policy
+
+ROOT = Path(__file__).parents[2]
+MODEL, SIMULATOR = Path(sys.executable).parent, ROOT / ".venv-sim/bin"
+EXPERIMENT = "pi05_maniskill_pushcube_small"
+
+
+def run(command, *arguments, expect=0, **options):
+    """Run a command to its end; returns its output, both streams."""
+    done = subprocess.run(
+        [command, *map(str, arguments)], capture_output=True, text=True, timeout=900, check=False, **options
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == expect, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return tmp_path_factory.mktemp("path")
+
+
+@pytest.fixture(scope="module")
+def environment(workspace):
+    return {**os.environ, "XDG_CACHE_HOME": str(workspace / "cache"), "CHUNKWIRE_CACHE": str(workspace / "cache")}
+
+
+@pytest.fixture(scope="module")
+def demonstrations(workspace, environment):
+    out = workspace / "pushcube.h5"
+    arguments = ("--env", "PushCube-v1", "--episodes", 2, "--camera-size", 64, "--frame-stride", 8, "--out", out)
+    run(SIMULATOR / "sim-client", "collect", *arguments, env=environment)
+    return out
+
+
+@pytest.fixture(scope="module")
+def checkpoint(workspace, environment, demonstrations):
+    dataset = workspace / "pushcube"
+    run(MODEL / "train", "convert", demonstrations, dataset, env=environment)
+    place = ("--exp-name", "test", "--dataset", dataset, "--runs", workspace / "runs")
+    settings = ("--set", "steps=4", "--set", "batch_size=4", "--set", "save_every=2")
+    run(MODEL / "train", EXPERIMENT, *place, *settings, env=environment)
+    return workspace / "runs" / EXPERIMENT / "test" / "3"
+
+
+@pytest.fixture(scope="module")
+def server(checkpoint, environment):
+    process = subprocess.Popen(
+        [MODEL / "serve", "--checkpoint", checkpoint, "--port", "0", "--batch-sizes", "1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if found := re.search(r"ready on (ws://\S+)", line):
+            break
+    else:
+        pytest.fail("".join(seen))
+    yield found[1]
+    process.terminate()
+    assert process.wait(30) == 0
+
+
+def evaluate(server, out, *arguments, **options):
+    base = ("--env", "PushCube-v1", "--server", server, "--out", out)
+    return run(SIMULATOR / "sim-client", *base, *arguments, **options)
+
+
+def records(out):
+    return [json.loads(line) for line in (out / "episodes.jsonl").read_text().splitlines()]
+
+
+def test_the_checkpoint_carries_the_facts_of_its_demonstrations(checkpoint, demonstrations):
+    spec = PolicySpec.read(checkpoint / "assets/policy_spec.json")
+    facts = json.loads(demonstrations.with_suffix(".json").read_text())["simulation"]
+    assert spec.simulation.env_ids == ("PushCube-v1",)
+    assert spec.simulation.control_freq == facts["control_freq"] == 20
+    assert spec.simulation.demonstration_seeds == (1_000_000, 1_000_001)
+    assert spec.simulation.frame_stride == 8
+    assert spec.action.control_mode == "pd_ee_delta_pose"
+    assert [camera.simulator_camera for camera in spec.observation.cameras] == ["base_camera", "hand_camera"]
+    assert {camera.height for camera in spec.observation.cameras} == {64}
+    assert spec.observation.prompt.trained == (facts["prompt"],)
+    assert (spec.policy.checkpoint.experiment, spec.policy.checkpoint.step) == (EXPERIMENT, 3)
+
+
+def test_the_checkpoint_is_a_policy_in_this_process_too(checkpoint):
+    policy = load_policy(checkpoint)
+    spec = policy.spec.observation
+    images = {camera.key: np.zeros((64, 64, 3), np.uint8) for camera in spec.cameras}
+    observation = {**images, spec.state.key: np.array(spec.state.mean), "prompt": spec.prompt.trained[0]}
+    assert policy(observation, noise_seed=1).actions.shape == (16, 7)
+
+
+def test_an_evaluation_counts_every_episode_and_a_second_run_repeats_none(server, workspace, environment):
+    out = workspace / "results"
+    output = evaluate(server, out, "--episodes", 2, env=environment)
+    assert re.search(r"success_once [012]/2 = ", output)
+    assert [record["seed"] for record in records(out)] == [0, 1]
+    assert all(record["outcome"] in ("success", "timeout") for record in records(out))
+    before = (out / "episodes.jsonl").read_bytes()
+    evaluate(server, out, "--episodes", 2, env=environment)
+    assert (out / "episodes.jsonl").read_bytes() == before
+    assert "Wilson" in (out / "report.md").read_text()
+
+
+def test_a_client_killed_in_an_episode_goes_on_with_that_episode(server, workspace, environment):
+    out = workspace / "killed"
+    command = [SIMULATOR / "sim-client", "--env", "PushCube-v1", "--server", server, "--out", out, "--episodes", "4"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (out / "episodes.jsonl").exists() or len(records(out)) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = records(out)[:2]
+    output = evaluate(server, out, "--episodes", 4, env=environment)
+    assert records(out)[:2] == finished
+    assert [record["seed"] for record in records(out)] == [0, 1, 2, 3]
+    assert re.search(r"success_once [0-4]/4 = ", output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [(("--control-freq", 10), "simulation.control_freq"), (("--env", "PullCube-v1"), "simulation.env_ids")],
+)
+def test_another_simulation_than_the_demonstrations_is_refused(server, workspace, environment, arguments, field):
+    output = evaluate(server, workspace / "refused", "--episodes", 1, *arguments, expect=1, env=environment)
+    assert field in output
+    assert "Traceback" not in output
+
+
+def test_evaluating_on_a_demonstrations_seed_is_refused(server, workspace, environment):
+    output = evaluate(server, workspace / "seen", "--episodes", 1, "--seed", 1_000_000, expect=1, env=environment)
+    assert "simulation.demonstration_seeds" in output

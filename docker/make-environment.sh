@@ -17,5 +17,7 @@ shift 3
 }
 project=$1
 shift
-PIP_DISABLE_PIP_VERSION_CHECK=1 "$folder/bin/pip" install --quiet --progress-bar off \
-    --constraint "$constraints" --editable "$project" "$@"
+# Of pip's output, the name of each package as it comes: a sign of life, and the errors, which go to stderr.
+PIP_DISABLE_PIP_VERSION_CHECK=1 "$folder/bin/pip" install --progress-bar off \
+    --constraint "$constraints" --editable "$project" "$@" |
+    sed -unE 's/^Collecting ([^ ]+).*/  \1/p; s/^(Installing collected packages).*/  \1 …/p'

@@ -53,7 +53,7 @@ setup: .venv/installed .venv-sim/installed ## Make both environments and check t
 	@echo '== simulator environment (.venv-sim): ManiSkill, no jax'
 	docker/make-environment.sh $(PYTHON) .venv-sim docker/constraints/simulator.txt '.[sim,test]'
 	docker/install-vulkan.sh
-	$(SIM)/python -m sim_client.simulator
+	$(SIM)/python -m sim_client.simulator $(RENDER_BACKEND)
 	touch $@
 
 eval: setup $(if $(CHECKPOINT),,$(RUN)/trained) ## Evaluate: ENV, EPISODES, CHECKPOINT, DEMOS, STEPS, SEED

@@ -67,6 +67,7 @@ def _simulation(
         attempted_seeds=tuple(attempted),
         failed_seeds={str(seed): reason for seed in attempted if (reason := outcomes[seed]) is not None},
         versions={package: _version(package) for package in _PACKAGES},
+        render_backend=request.render_backend,
     )
 
 

@@ -23,6 +23,7 @@ _FLAGS = {
     "sim_freq": "--sim-freq",
     "control_freq": "--control-freq",
     "frame_stride": "--frame-stride",
+    "render_backend": "--render-backend",
 }
 
 
@@ -50,6 +51,8 @@ class CollectionRequest:
     """Actions per second."""
     frame_stride: int = 1
     """Render steps 0, k, 2k, … and repeat the last frame in between: k times cheaper, k times coarser."""
+    render_backend: str = "cpu"
+    """`cpu` or `gpu`: the pixels differ slightly between the two."""
 
     def __post_init__(self) -> None:
         task(self.env_id)
@@ -58,6 +61,8 @@ class CollectionRequest:
                 raise CollectionError(
                     f"{_FLAGS[name]} must be at least {low}, not {getattr(self, name)}.", field=_FLAGS[name]
                 )
+        if self.render_backend == "none":
+            raise CollectionError("Demonstrations need images: --render-backend must be cpu or gpu, not 'none'.")
         self.settings()
 
     def settings(self) -> SimulationSettings:
@@ -68,6 +73,7 @@ class CollectionRequest:
             control_freq=self.control_freq,
             camera_height=self.camera_size,
             camera_width=self.camera_size,
+            render_backend=self.render_backend,
         )
 
     @classmethod
@@ -82,6 +88,7 @@ class CollectionRequest:
             sim_freq=simulation.sim_freq,
             control_freq=simulation.control_freq,
             frame_stride=simulation.frame_stride,
+            render_backend=simulation.render_backend,
         )
 
 

@@ -58,6 +58,8 @@ class SimulationFacts:
     """The attempted seeds that gave no demonstration, with the reason."""
     versions: Mapping[str, str]
     """Package versions of the recording."""
+    render_backend: str = "cpu"
+    """What rendered the frames: `cpu` or `gpu`."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def collect_command(
     frame_stride: Annotated[
         int, typer.Option(help="Render every k-th step only and repeat the frame in between: faster, coarser.")
     ] = 1,
+    render_backend: Annotated[str, typer.Option(help="What renders: cpu or gpu.")] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Collect anew over what is at --out.")] = False,
 ) -> None:
     """Record demonstrations with ManiSkill's motion planner.
@@ -50,6 +51,7 @@ def collect_command(
         sim_freq=sim_freq,
         control_freq=control_freq,
         frame_stride=frame_stride,
+        render_backend=render_backend,
     )
     try:
         collect(request, out, workers=workers, overwrite=overwrite)

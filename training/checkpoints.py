@@ -133,15 +133,27 @@ def _saved_state(state: TrainState) -> dict[str, Any]:
     """openpi's layout: with averaging, `params/` holds the averaged weights and this the raw ones."""
     return {
         "step": state.step,
-        "params": as_saved(state.params)["params"],
-        "opt_state": state.opt_state,
+        "params": _with_value(state.params),
+        "model_def": None,
+        "opt_state": jax.tree.map(_named, state.opt_state, is_leaf=lambda node: isinstance(node, dict)),
+        "ema_params": None,
     }
+
+
+def _named(node: Any) -> Any:
+    """AdamW's moments are trees like the parameters, and are written like them."""
+    return _with_value(node) if isinstance(node, dict) else node
 
 
 def _restored_state(fresh: TrainState, saved: dict[str, Any], served: dict[str, Any]) -> TrainState:
     averaged = None if fresh.ema_params is None else _without_value(served["params"])
+    # orbax gives tuples back as lists and maps; the order of the leaves is the same.
     opt_state = jax.tree.unflatten(jax.tree.structure(fresh.opt_state), jax.tree.leaves(saved["opt_state"]))
     return TrainState(saved["step"], _without_value(saved["params"]), opt_state, averaged)
+
+
+def _with_value(tree: Any) -> Any:
+    return as_saved(tree)["params"]
 
 
 def _without_value(tree: Any) -> Any:

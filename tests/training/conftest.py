@@ -1,0 +1,144 @@
+"""What openpi recorded, and the models that it was recorded from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policy_protocol.spec import (
+    ActionSpec,
+    CameraSpec,
+    CheckpointId,
+    ObservationSpec,
+    PolicySection,
+    PolicySpec,
+    PromptSpec,
+    StateField,
+    StateSpec,
+)
+from training.pi05.checkpoint import read_params
+from training.pi05.config import ModelConfig
+from training.pi05.model import ModelInput, PiModel
+from training.pi05.params import config_of_params, unflatten
+
+_OPENPI = Path(__file__).parents[1] / "data" / "openpi"
+_STEPS = {"pi05": "tiny_pi05/100", "pi0": "tiny_pi0/200"}
+_HORIZONS = {"pi05": (20, 64), "pi0": (10, 48)}
+
+
+@pytest.fixture(scope="session")
+def openpi_data() -> Path:
+    """The folder of numbers recorded from openpi."""
+    return _OPENPI
+
+
+@pytest.fixture(scope="session")
+def tiny_steps() -> dict[str, Path]:
+    """openpi's own checkpoint of each family."""
+    return {family: _OPENPI / "checkpoints" / step for family, step in _STEPS.items()}
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A tiny model of openpi's with its weights, and the batch that openpi ran it on."""
+
+    family: str
+    config: ModelConfig
+    params: Any
+    recorded: dict[str, np.ndarray]
+
+    @property
+    def model(self) -> PiModel:
+        return PiModel(self.config)
+
+    @property
+    def inputs(self) -> ModelInput:
+        return self.inputs_of("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
+
+    def inputs_of(self, *slots: str, prompt: int | None = None) -> ModelInput:
+        """The recorded batch with these cameras, its prompts padded to `prompt` tokens."""
+        return ModelInput(
+            images={slot: self.recorded[f"in/image_u8/{slot}"] for slot in slots},
+            image_masks={slot: self.recorded[f"in/image_mask/{slot}"] for slot in slots},
+            tokens=self.recorded["in/tokenized_prompt"][:, :prompt],
+            token_mask=self.recorded["in/tokenized_prompt_mask"][:, :prompt],
+            state=self.recorded["in/state"],
+        )
+
+
+def load_tiny(family: str, dtype: str = "float32") -> Tiny:
+    flat = read_params(_OPENPI / "checkpoints" / _STEPS[family], np.dtype(dtype))
+    with np.load(_OPENPI / f"tiny_{family}.npz") as recorded:
+        arrays = dict(recorded)
+    return Tiny(family, config_of_params(flat, *_HORIZONS[family], dtype), unflatten(flat), arrays)
+
+
+@pytest.fixture(scope="session", params=["pi05", "pi0"])
+def tiny(request: pytest.FixtureRequest) -> Tiny:
+    """Each family in float32."""
+    return load_tiny(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_pi05() -> Tiny:
+    return load_tiny("pi05")
+
+
+@pytest.fixture(scope="session")
+def tiny_pi0() -> Tiny:
+    return load_tiny("pi0")
+
+
+@pytest.fixture(scope="session", params=["pi05", "pi0"])
+def tiny_bf16(request: pytest.FixtureRequest) -> Tiny:
+    """Each family in bfloat16, as openpi serves it."""
+    import ml_dtypes  # noqa: F401 (teaches numpy the name)
+
+    return load_tiny(request.param, "bfloat16")
+
+
+def _policy(family: str, normalization: str) -> PolicySection:
+    horizon = _HORIZONS[family][0]
+    checkpoint = CheckpointId(f"tiny_{family}", "openpi", 0)
+    return PolicySection(family, horizon, horizon, 10, checkpoint, 0, normalization)
+
+
+@pytest.fixture(scope="session")
+def libero_spec() -> PolicySpec:
+    """What tiny_pi05 expects: openpi's LIBERO policy."""
+    cameras = (
+        CameraSpec("observation/image", "base_0_rgb", "", 224, 224),
+        CameraSpec("observation/wrist_image", "left_wrist_0_rgb", "", 224, 224),
+    )
+    state = StateSpec("observation/state", (StateField("position", "", 0, 6), StateField("gripper", "", 6, 8)))
+    observation = ObservationSpec(cameras, state, PromptSpec("prompt", 64, includes_state=True))
+    names = tuple(f"action_{index}" for index in range(7))
+    return PolicySpec(_policy("pi05", "quantile"), observation, ActionSpec(7, names, ""))
+
+
+@pytest.fixture(scope="session")
+def flat_aloha_spec() -> PolicySpec:
+    """tiny_pi0 with its state and actions as the model has them: ALOHA's own conversions are not the spec's."""
+    cameras = (
+        CameraSpec("cam_high", "base_0_rgb", "", 224, 224),
+        CameraSpec("cam_left_wrist", "left_wrist_0_rgb", "", 224, 224),
+    )
+    state = StateSpec("state", (StateField("joints", "", 0, 14),))
+    observation = ObservationSpec(cameras, state, PromptSpec("prompt", 48, includes_state=False))
+    names = tuple(f"action_{index}" for index in range(14))
+    return PolicySpec(_policy("pi0", "zscore"), observation, ActionSpec(14, names, ""))
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> str:
+    return str(_OPENPI / "tiny_tokenizer.model")
+
+
+@pytest.fixture(scope="session")
+def lerobot_dataset() -> Path:
+    """39 frames in three episodes, written by the real lerobot package."""
+    return Path(__file__).parents[1] / "data" / "lerobot" / "lerobot_v30_image"

@@ -1,0 +1,117 @@
+"""Parameter trees: which leaves a model has, which model a tree is of, and how a mismatch is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from training.pi05.config import UnknownPreset, preset
+from training.pi05.params import (
+    ParamsMismatch,
+    check_params,
+    config_of_params,
+    count_params,
+    flatten,
+    param_shapes,
+    unflatten,
+)
+
+PRESETS = pytest.mark.parametrize("name", ["pi05", "pi0", "pi05_small"])
+
+
+@pytest.mark.parametrize(("name", "leaves", "parameters"), [("pi05", 51, 3_353_433_872), ("pi0", 50, 3_238_048_528)])
+def test_the_full_models_have_openpis_parameters(name, leaves, parameters):
+    shapes = param_shapes(preset(name))
+    assert len(shapes) == leaves
+    assert count_params(shapes) == parameters
+
+
+@PRESETS
+def test_a_tree_tells_its_model(name):
+    model = preset(name)
+    found = config_of_params(param_shapes(model), model.action_horizon, model.max_token_len, model.dtype)
+    assert found == dataclasses.replace(model, remat=found.remat)
+
+
+def test_equal_heads_and_key_value_heads_make_one_matrix_and_are_told_apart():
+    model = preset("pi05_small")
+    gemma = dataclasses.replace(model.language, kv_heads=model.language.heads)
+    model = dataclasses.replace(model, language=gemma, expert=gemma)
+    shapes = param_shapes(model)
+    assert shapes["PaliGemma/llm/layers/attn/qkv_einsum/w"].shape == (4, 3, 4, 128, 32)
+    assert config_of_params(shapes, 16, 64, "float32").language.kv_heads == 4
+
+
+def test_an_unknown_preset_offers_the_closest():
+    with pytest.raises(UnknownPreset) as error:
+        preset("pi05_smal")
+    assert error.value.message == "Unknown model preset 'pi05_smal'. Did you mean 'pi05_small'?"
+
+
+def test_a_tree_survives_being_flattened(tiny_pi05):
+    back = unflatten(flatten(tiny_pi05.params))
+    jax.tree.map(np.testing.assert_array_equal, back, tiny_pi05.params)
+
+
+def test_openpis_own_tree_is_the_models(tiny):
+    check_params(flatten(tiny.params), tiny.config, "openpi's")
+
+
+def message_of(flat, config):
+    with pytest.raises(ParamsMismatch) as error:
+        check_params(flat, config, "runs/a/9/params")
+    return error.value.message
+
+
+def test_a_missing_leaf_is_named(tiny_pi05):
+    flat = flatten(tiny_pi05.params)
+    del flat["time_mlp_in/bias"]
+    assert message_of(flat, tiny_pi05.config) == (
+        "The parameters in runs/a/9/params are not those of this pi05 model. 1 missing: time_mlp_in/bias."
+    )
+
+
+def test_an_unexpected_leaf_is_named(tiny_pi05):
+    flat = {**flatten(tiny_pi05.params), "PaliGemma/llm/layers/attn/q_einsum/lora_a": np.zeros(1)}
+    assert message_of(flat, tiny_pi05.config) == (
+        "The parameters in runs/a/9/params are not those of this pi05 model. "
+        "1 unexpected: PaliGemma/llm/layers/attn/q_einsum/lora_a."
+    )
+
+
+def test_a_misshapen_leaf_is_named_with_both_shapes(tiny_pi05):
+    flat = {**flatten(tiny_pi05.params), "action_in_proj/kernel": np.zeros((7, 32))}
+    assert message_of(flat, tiny_pi05.config) == (
+        "The parameters in runs/a/9/params are not those of this pi05 model. "
+        "1 of the wrong shape: action_in_proj/kernel is (7, 32), expected (32, 32)."
+    )
+
+
+def test_a_pi0_tree_in_a_pi05_model_lists_what_differs_and_counts_the_rest(tiny_pi0, tiny_pi05):
+    message = message_of(flatten(tiny_pi0.params), tiny_pi05.config)
+    assert "are not those of this pi05 model" in message
+    for part in ("10 missing:", "9 unexpected:", "time_mlp_in/kernel", "action_time_mlp_in/kernel", "and 2 more"):
+        assert part in message
+    assert len(re.findall("time_mlp_out/kernel", message)) >= 1
+
+
+def test_a_tree_of_something_else_names_the_first_leaf_that_it_lacks():
+    with pytest.raises(ParamsMismatch) as error:
+        config_of_params({"resnet/kernel": np.zeros((3, 3))}, 10, 48, "float32")
+    assert error.value.message == (
+        "These are not the parameters of a Pi0 or Pi0.5 model: the leaf 'PaliGemma/img/embedding/kernel' is missing."
+    )
+
+
+def test_a_leaf_of_another_rank_is_no_traceback(tiny_pi05):
+    flat = {**flatten(tiny_pi05.params), "PaliGemma/img/embedding/kernel": np.zeros((3, 3))}
+    with pytest.raises(ParamsMismatch) as error:
+        config_of_params(flat, 20, 64, "float32")
+    assert error.value.message == (
+        "These are not the parameters of a Pi0 or Pi0.5 model: their shapes give no sizes "
+        "(not enough values to unpack (expected 4, got 2))."
+    )

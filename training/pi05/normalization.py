@@ -120,8 +120,8 @@ def read_norm_stats(path: str | os.PathLike[str]) -> dict[str, NormStats]:
 def _read_one(entry: Mapping[str, object]) -> NormStats:
     def column(name: str) -> np.ndarray:
         # openpi writes null quantiles for z-score-only statistics; the mean stands in and is never used.
-        values = entry.get(name)
-        return np.asarray(entry["mean"] if values is None else values, dtype=np.float64)
+        absent = name in ("q01", "q99") and entry.get(name) is None
+        return np.asarray(entry["mean" if absent else name], dtype=np.float64)
 
     return NormStats(*(column(field.name) for field in fields(NormStats)))
 

@@ -106,7 +106,7 @@ def config_of_params(flat: Flat, action_horizon: int, max_token_len: int, dtype:
     """The model that a parameter tree belongs to: every size is in the shapes but the two given.
 
     Raises:
-        ParamsMismatch: the tree lacks a leaf that every Pi0 model has.
+        ParamsMismatch: the tree lacks a leaf that every Pi0 model has, or its shapes are no model's.
     """
     shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
     try:
@@ -125,6 +125,10 @@ def config_of_params(flat: Flat, action_horizon: int, max_token_len: int, dtype:
     except KeyError as error:
         raise ParamsMismatch(
             f"These are not the parameters of a Pi0 or Pi0.5 model: the leaf {error} is missing."
+        ) from error
+    except (ValueError, IndexError) as error:
+        raise ParamsMismatch(
+            f"These are not the parameters of a Pi0 or Pi0.5 model: their shapes give no sizes ({error})."
         ) from error
 
 

@@ -73,6 +73,8 @@ class Tokenizer:
 
     def __init__(self, model: bytes) -> None:
         self.model = model
+        if not model:  # sentencepiece would take it for no argument at all
+            raise TokenizerInvalid("The tokenizer is not a sentencepiece model: the file is empty.")
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:

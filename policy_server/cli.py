@@ -39,7 +39,8 @@ def serve(
         raise typer.BadParameter(f"{dtype!r} is neither bfloat16 nor float32.", param_hint="--dtype")
     policy_spec = None if spec is None else PolicySpec.read(spec)
     # jax takes seconds to load, so it is loaded when there is something to serve.
-    from policy_server.process import run_server, use_compile_cache
+    from policy_server.process import run_server
+    from training.pi05.compile_cache import use_compile_cache
     from training.pi05.policy import load_policy
 
     use_compile_cache(compile_cache)

@@ -8,18 +8,14 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from pathlib import Path
-
-import jax
 
 from policy_protocol.errors import ChunkwireError, Draining
 from policy_server.batcher import Batcher
 from policy_server.log import log
 from policy_server.websocket import PolicyServer
-from training.pi05.download import cache_directory
 from training.pi05.policy import Policy
 
-__all__ = ["AddressInUse", "run_server", "use_compile_cache"]
+__all__ = ["AddressInUse", "run_server"]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -28,12 +24,6 @@ class AddressInUse(ChunkwireError):
     """The port cannot be bound."""
 
     code = "address_in_use"
-
-
-def use_compile_cache(directory: Path | None) -> None:
-    """Keep compiled programs between starts, in `directory` or the user's cache."""
-    jax.config.update("jax_compilation_cache_dir", str(directory or cache_directory() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def run_server(policy: Policy, host: str, port: int, batch_sizes: Sequence[int]) -> None:

@@ -48,7 +48,9 @@ def run_command(
     chosen = [*([] if dataset is None else [f"dataset={dataset}"]), *(settings or [])]
     configured = override(find_experiment(experiment), chosen)
     from training.loop import train
+    from training.pi05.compile_cache import use_compile_cache
 
+    use_compile_cache()
     step = train(configured, exp_name, runs, overwrite=overwrite, resume=resume)
     print(f"Trained. Serve it: serve --checkpoint {step}")
 

@@ -6,7 +6,11 @@ from policy_protocol.errors import ChunkwireError
 
 __all__ = [
     "CollectionError",
+    "IncompleteRun",
+    "Interrupted",
+    "InvalidOption",
     "PlanningFailed",
+    "RecordsError",
     "RenderingUnavailable",
     "SimulationError",
     "TrajectoryError",
@@ -14,6 +18,32 @@ __all__ = [
     "UnsupportedControlMode",
     "UnsupportedRobot",
 ]
+
+
+class InvalidOption(ChunkwireError):
+    """A command-line option has a value that cannot be used; `field` is the flag."""
+
+    code = "invalid_option"
+    exit_code = 2
+
+
+class Interrupted(ChunkwireError):
+    """The user stopped the run; what was finished stays."""
+
+    code = "interrupted"
+    exit_code = 130
+
+
+class IncompleteRun(ChunkwireError):
+    """The list was worked through, but some episodes ended in an infrastructure error."""
+
+    code = "incomplete"
+
+
+class RecordsError(ChunkwireError):
+    """A results directory or a file in it cannot be read, written or continued."""
+
+    code = "records"
 
 
 class SimulationError(ChunkwireError):

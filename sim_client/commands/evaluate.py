@@ -9,21 +9,14 @@ import typer
 from rich.console import Console
 
 from policy_protocol import did_you_mean
-from policy_protocol.errors import ChunkwireError
 from sim_client.commands.report import show_result
-from sim_client.errors import UnknownEnvironment
-from sim_client.evaluation.options import DEFAULT_SEED, EvaluationOptions, InvalidOption
+from sim_client.errors import IncompleteRun, InvalidOption, UnknownEnvironment
+from sim_client.evaluation.options import DEFAULT_SEED, EvaluationOptions
 from sim_client.evaluation.run import run_evaluation
 from sim_client.policy_client import PolicyClient
 from sim_client.tasks import TASKS
 
-__all__ = ["IncompleteRun", "evaluate_command"]
-
-
-class IncompleteRun(ChunkwireError):
-    """The list was worked through, but some episodes ended in an infrastructure error."""
-
-    code = "incomplete"
+__all__ = ["evaluate_command"]
 
 
 def evaluate_command(

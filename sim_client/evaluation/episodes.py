@@ -16,27 +16,20 @@ from policy_protocol.errors import (
 )
 from sim_client.episode.environment import Environment
 from sim_client.episode.runner import EpisodeRules, run_episode
-from sim_client.errors import SimulationError
+from sim_client.errors import Interrupted, SimulationError
 from sim_client.evaluation.progress import Progress
 from sim_client.policy_client import Policy
 from sim_client.results.directory import ResultsDirectory
 from sim_client.results.records import EpisodeRecord
 from sim_client.wire.policy_line import PolicyLine
 
-__all__ = ["Evaluation", "Interrupted"]
+__all__ = ["Evaluation"]
 
 _INFRASTRUCTURE = (ServerUnavailable, Overloaded, DeadlineExceeded, Draining, InternalError, SimulationError)
 """What says nothing about the policy: the episode is void and begun again with the same seed."""
 
 _PAUSE_S = 0.5
 """Breath taken before another attempt, so that an overloaded server is not asked again at once."""
-
-
-class Interrupted(ChunkwireError):
-    """The user stopped the run; what was finished stays."""
-
-    code = "interrupted"
-    exit_code = 130
 
 
 @dataclass(frozen=True)

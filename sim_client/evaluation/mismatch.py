@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from policy_protocol import PolicySpec, did_you_mean
 from policy_protocol.errors import SpecMismatch
 from policy_protocol.spec import CameraSpec
-from sim_client.evaluation.options import InvalidOption
+from sim_client.errors import InvalidOption
 
 __all__ = ["Mismatch", "camera_path", "require_compatible"]
 

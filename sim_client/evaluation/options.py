@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from policy_protocol.errors import ChunkwireError
+from sim_client.errors import InvalidOption
 
-__all__ = ["DEFAULT_SEED", "EvaluationOptions", "InvalidOption"]
+__all__ = ["DEFAULT_SEED", "EvaluationOptions"]
 
 DEFAULT_SEED = 0
 """First episode seed. Demonstrations are collected from a seed far above, so that the two do not meet."""
-
-
-class InvalidOption(ChunkwireError):
-    """A command-line option has a value that cannot be used; `field` is the flag."""
-
-    code = "invalid_option"
-    exit_code = 2
 
 
 @dataclass(frozen=True)

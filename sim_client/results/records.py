@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from policy_protocol.errors import ChunkwireError, SpecInvalid
+from policy_protocol.errors import SpecInvalid
 from policy_protocol.json_tree import from_json, to_json
 from sim_client.episode.drift import CameraStatistics
+from sim_client.errors import RecordsError
 
 __all__ = [
     "EpisodeFile",
     "EpisodeRecord",
     "Outcome",
     "Provenance",
-    "RecordsError",
     "WallTime",
     "final_records",
     "read_records",
@@ -26,12 +26,6 @@ __all__ = [
 
 Outcome = Literal["success", "failure", "timeout", "error"]
 """Succeeded at least once; the task declared it failed; the limit came first; the infrastructure broke."""
-
-
-class RecordsError(ChunkwireError):
-    """A results directory or a file in it cannot be read, written or continued."""
-
-    code = "records"
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from policy_protocol.spec import CameraSpec
 from sim_client.episode.drift import CameraStatistics
+from sim_client.errors import RecordsError
 from sim_client.results.directory import read_results
-from sim_client.results.records import EpisodeRecord, RecordsError
+from sim_client.results.records import EpisodeRecord
 from sim_client.results.run_record import RunRecord
 from sim_client.results.summary import HEADLINE, Latency, Summary, summarize
 

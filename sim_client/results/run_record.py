@@ -15,9 +15,10 @@ from typing import Any
 from policy_protocol import PolicySpec
 from policy_protocol.errors import SpecInvalid
 from policy_protocol.json_tree import from_json, to_json
+from sim_client.errors import RecordsError
 from sim_client.evaluation.mismatch import Mismatch
 from sim_client.evaluation.options import EvaluationOptions
-from sim_client.results.records import Provenance, RecordsError
+from sim_client.results.records import Provenance
 from sim_client.simulator import SimulationSettings
 
 __all__ = ["FORMAT", "RunRecord", "installed_versions"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from sim_client.evaluation.options import InvalidOption
+from sim_client.errors import InvalidOption
 
 __all__ = ["DEFAULT_PORT", "websocket_url"]
 

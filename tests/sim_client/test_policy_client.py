@@ -14,7 +14,7 @@ from fake_policy_server import FakePolicyServer, chunk_of
 from policy_protocol import EpisodeMoment
 from policy_protocol.errors import CodecError, InvalidObservation, ProtocolViolation, RemoteError, ServerUnavailable
 from sim_client import PolicyClient
-from sim_client.evaluation.options import InvalidOption
+from sim_client.errors import InvalidOption
 from sim_client.wire.server_address import websocket_url
 
 OBSERVATION = {

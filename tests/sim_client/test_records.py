@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from sim_client.episode.drift import CameraStatistics
+from sim_client.errors import RecordsError
 from sim_client.results.directory import ResultsDirectory, default_directory, read_results
 from sim_client.results.records import (
     EpisodeFile,
     EpisodeRecord,
     Provenance,
-    RecordsError,
     WallTime,
     final_records,
     read_records,

@@ -7,12 +7,11 @@ SIGKILL at any moment loses the seeds in flight and nothing else.
     seed_<n>.h5        the demonstration of seed n
     seed_<n>.failed    the reason why seed n has none
     worker_<k>.log     what the simulator and the planner printed
-    lock               held while a collection runs
+    .lock              held while a collection runs
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Mapping
@@ -26,10 +25,13 @@ from policy_protocol.errors import SpecInvalid
 from policy_protocol.json_tree import from_json, to_json
 from sim_client.collect.request import CollectionRequest, require_same
 from sim_client.errors import CollectionError
+from sim_client.files import LOCK, FolderInUse, lock_folder, replacing
 
 __all__ = ["Parts", "SimulatorDescription"]
 
 T = TypeVar("T")
+
+_REQUEST, _SIMULATOR = "request.json", "simulator.json"
 
 
 @dataclass(frozen=True)
@@ -58,28 +60,49 @@ class Parts:
         self._out = out
         self._lock: IO[str] | None = None
 
+    def lock(self) -> None:
+        """Keep other processes out until `close`.
+
+        Raises:
+            CollectionError: another process is collecting the same file.
+        """
+        try:
+            self._lock = lock_folder(self.directory)
+        except FolderInUse as error:
+            raise CollectionError(
+                f"Another process (id {error.owner}) is collecting {self._out}. Wait for it, or pass another --out."
+            ) from error
+
+    @property
+    def begun(self) -> bool:
+        """Whether an earlier run left something to go on with."""
+        return (self.directory / _REQUEST).exists()
+
     def open(self, request: CollectionRequest) -> None:
         """Begin, or go on with what an earlier run of the same request left.
 
         Raises:
-            CollectionError: another process is at it, or an earlier run was asked for something else.
+            CollectionError: an earlier run was asked for something else.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
-        found = self._read("request.json", CollectionRequest)
+        found = self._read(_REQUEST, CollectionRequest)
         if found is not None:  # fewer episodes than last time are fine while nothing is finished
             require_same(replace(found, episodes=request.episodes), request, self._out)
-        self._write("request.json", request)
+        self._write(_REQUEST, request)
 
     def close(self) -> None:
-        """Let another process in."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        """Let another process in; a folder that holds nothing is deleted."""
+        if self._lock is None:
+            return
+        if not any(path.name != LOCK for path in self._content()):
+            shutil.rmtree(self.directory, ignore_errors=True)
+        self._lock.close()
+        self._lock = None
 
-    def remove(self) -> None:
-        """Delete the folder: the demonstrations are in their file, or not wanted."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+    def clear(self) -> None:
+        """Delete everything but the lock: the demonstrations are in their file, or not wanted."""
+        for path in self._content():
+            if path.name != LOCK:
+                path.unlink()
 
     def episode_path(self, seed: int) -> Path:
         """Where the demonstration of `seed` belongs."""
@@ -87,10 +110,8 @@ class Parts:
 
     def fail(self, seed: int, reason: str) -> None:
         """Note that `seed` has no demonstration."""
-        path = self.directory / f"seed_{seed}.failed"
-        partial = path.with_suffix(".failed.partial")
-        partial.write_text(reason, encoding="utf-8")
-        partial.replace(path)
+        with replacing(self.directory / f"seed_{seed}.failed") as draft:
+            draft.write_text(reason, encoding="utf-8")
 
     def outcomes(self) -> dict[int, str | None]:
         """Every finished seed: None for a demonstration, else the reason why there is none.
@@ -110,26 +131,18 @@ class Parts:
     @property
     def description(self) -> SimulatorDescription | None:
         """The simulator, once a worker has started."""
-        return self._read("simulator.json", SimulatorDescription)
+        return self._read(_SIMULATOR, SimulatorDescription)
 
     @description.setter
     def description(self, description: SimulatorDescription) -> None:
-        self._write("simulator.json", description)
+        self._write(_SIMULATOR, description)
 
-    def _take_lock(self) -> None:
-        self._lock = (self.directory / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.close()
-            raise CollectionError(
-                f"Another process is collecting {self._out}. Wait for it, or pass another --out."
-            ) from error
+    def _content(self) -> tuple[Path, ...]:
+        return tuple(self.directory.iterdir()) if self.directory.exists() else ()
 
     def _write(self, name: str, value: object) -> None:
-        partial = self.directory / f"{name}.partial"
-        partial.write_text(json.dumps(to_json(value), indent=2) + "\n", encoding="utf-8")
-        partial.replace(self.directory / name)
+        with replacing(self.directory / name) as draft:
+            draft.write_text(json.dumps(to_json(value), indent=2) + "\n", encoding="utf-8")
 
     def _read(self, name: str, kind: type[T]) -> T | None:
         path = self.directory / name

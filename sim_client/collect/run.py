@@ -60,20 +60,25 @@ def collect(
     console = console or Console()
     _require_arguments(out, workers)
     parts = Parts(out)
-    if overwrite:
-        _remove(out, parts)
+    parts.lock()
+    try:
+        if overwrite:
+            _remove(out, parts)
+        return _collect(request, out, parts, workers, console)
+    finally:
+        parts.close()
+
+
+def _collect(request: CollectionRequest, out: Path, parts: Parts, workers: int, console: Console) -> Collection:
     existing = _existing(out, parts, request)
     if existing is not None and len(existing.episodes) == request.episodes:
-        parts.remove()  # left when a run was killed in its last moment
+        parts.clear()  # left when a run was killed in its last moment
         console.out(f"{out} is complete: {request.episodes} demonstrations of {request.env_id}.")
         return Collection(out, existing, already_complete=True)
     parts.open(request)
-    try:
-        if existing is not None:
-            _adopt(out, existing, parts)
-        facts = _finish(request, out, parts, _collect_parts(request, parts, workers, console))
-    finally:
-        parts.close()
+    if existing is not None:
+        _adopt(out, existing, parts)
+    facts = _finish(request, out, parts, _collect_parts(request, parts, workers, console))
     console.out(_summary(out, facts))
     return Collection(out, facts, already_complete=False)
 
@@ -89,7 +94,7 @@ def _remove(out: Path, parts: Parts) -> None:
     """The JSON goes first: without it, an `.h5` is never taken for complete."""
     facts_path(out).unlink(missing_ok=True)
     out.unlink(missing_ok=True)
-    parts.remove()
+    parts.clear()
 
 
 def _existing(out: Path, parts: Parts, request: CollectionRequest) -> TrajectoryFacts | None:
@@ -101,7 +106,7 @@ def _existing(out: Path, parts: Parts, request: CollectionRequest) -> Trajectory
             raise CollectionError(f"{error} Pass another --out, or --overwrite to replace the file.") from error
         require_same(CollectionRequest.of(facts), request, out)
         return facts
-    if out.exists() and not parts.directory.exists():
+    if out.exists() and not parts.begun:
         raise CollectionError(
             f"{out} exists, but {facts_path(out).name}, which describes collected demonstrations, does not. "
             "Pass another --out, or --overwrite to replace the file."
@@ -163,7 +168,7 @@ def _finish(request: CollectionRequest, out: Path, parts: Parts, outcomes: dict[
     lengths = merge_episodes([parts.episode_path(seed) for seed in seeds], out)
     facts = describe(request, description, outcomes, seeds, lengths)
     write_facts(out, facts)
-    parts.remove()
+    parts.clear()
     return facts
 
 

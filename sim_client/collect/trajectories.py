@@ -15,9 +15,7 @@ Row t of `obs` is what the robot sensed before action t; the last row follows th
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +24,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from sim_client.errors import TrajectoryError
+from sim_client.files import replacing
 
 __all__ = ["Episode", "merge_episodes", "read_episode", "split_episode", "write_episode"]
 
@@ -54,7 +53,7 @@ class Episode:
 
 def write_episode(path: Path, episode: Episode) -> None:
     """Write one episode as a file of its own, at once: after a crash `path` holds all of it or does not exist."""
-    with _replacing(path) as partial, h5py.File(partial, "w") as file:
+    with replacing(path) as draft, h5py.File(draft, "w") as file:
         file.attrs["seed"] = episode.seed
         _fill(file.create_group("traj_0", track_order=True), episode)
 
@@ -65,7 +64,7 @@ def merge_episodes(parts: Sequence[Path], path: Path) -> tuple[int, ...]:
     The file appears at once, replacing an older one.
     """
     lengths = []
-    with _replacing(path) as partial, h5py.File(partial, "w") as merged:
+    with replacing(path) as draft, h5py.File(draft, "w") as merged:
         for index, part in enumerate(parts):
             with h5py.File(part) as file:
                 file.copy("traj_0", merged, f"traj_{index}")
@@ -75,7 +74,7 @@ def merge_episodes(parts: Sequence[Path], path: Path) -> tuple[int, ...]:
 
 def split_episode(path: Path, index: int, seed: int, part: Path) -> None:
     """Copy `traj_{index}` of a merged file into a file of its own, as `write_episode` would have written it."""
-    with _replacing(part) as partial, h5py.File(partial, "w") as file, h5py.File(path) as merged:
+    with replacing(part) as draft, h5py.File(draft, "w") as file, h5py.File(path) as merged:
         file.attrs["seed"] = seed
         merged.copy(f"traj_{index}", file, "traj_0")
 
@@ -121,17 +120,3 @@ def _read(group: h5py.Group, seed: int) -> Episode:
         stages={name: flags[()] for name, flags in group["stages"].items()} if "stages" in group else {},
         truncated=group["truncated"][()],
     )
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file to write that becomes `path` when the block ends well, and vanishes when it does not.
-
-    The process id keeps two writers of the same episode apart: one of a killed run may still be at it.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from policy_protocol.errors import SpecInvalid
 from policy_protocol.json_tree import from_json, to_json
 from sim_client.errors import TrajectoryError
+from sim_client.files import replacing
 
 __all__ = ["EpisodeFacts", "SimulationFacts", "TrajectoryFacts", "facts_path", "read_facts", "write_facts"]
 
@@ -106,10 +106,8 @@ def write_facts(trajectories: Path, facts: TrajectoryFacts) -> None:
         ),
         "simulation": to_json(facts.simulation),
     }
-    path = facts_path(trajectories)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(facts_path(trajectories)) as draft:
+        draft.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_facts(trajectories: Path) -> TrajectoryFacts:

@@ -218,14 +218,31 @@ def test_a_hung_worker_is_given_up(tmp_path: Path) -> None:
 @pytest.fixture
 def held_parts(tmp_path: Path) -> Iterator[Path]:
     parts = Parts(tmp_path / "push.h5")
+    parts.lock()
     parts.open(REQUEST)
     yield tmp_path / "push.h5"
     parts.close()
 
 
 def test_two_collections_of_one_file_exclude_each_other(held_parts: Path) -> None:
-    with pytest.raises(CollectionError, match=r"Another process is collecting .*push\.h5\. Wait for it"):
+    with pytest.raises(CollectionError, match=r"Another process \(id \d+\) is collecting .*push\.h5\. Wait for it"):
         collect(REQUEST, held_parts)
+
+
+def test_overwrite_takes_nothing_from_a_collection_that_is_running(held_parts: Path) -> None:
+    facts_path(held_parts).write_text("{}")
+    before = sorted(path.name for path in Parts(held_parts).directory.iterdir())
+    with pytest.raises(CollectionError, match=r"Another process \(id \d+\) is collecting"):
+        collect(REQUEST, held_parts, overwrite=True)
+    assert sorted(path.name for path in Parts(held_parts).directory.iterdir()) == before == [".lock", "request.json"]
+    assert facts_path(held_parts).exists()
+
+
+def test_a_refused_collection_leaves_no_folder_behind(tmp_path: Path) -> None:
+    (tmp_path / "push.h5").write_bytes(b"precious")
+    with pytest.raises(CollectionError, match="or --overwrite to replace the file"):
+        collect(REQUEST, tmp_path / "push.h5")
+    assert [path.name for path in tmp_path.iterdir()] == ["push.h5"]
 
 
 def test_a_file_of_unknown_origin_is_not_overwritten(tmp_path: Path) -> None:
@@ -246,6 +263,7 @@ def test_a_file_with_foreign_facts_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_an_interrupted_collection_of_another_kind_is_refused(tmp_path: Path) -> None:
     parts = Parts(tmp_path / "push.h5")
+    parts.lock()
     parts.open(REQUEST)
     parts.close()
     with pytest.raises(CollectionError, match=r"with --camera-size 64, but --camera-size 128 was asked for"):
@@ -254,6 +272,7 @@ def test_an_interrupted_collection_of_another_kind_is_refused(tmp_path: Path) ->
 
 def test_a_part_that_a_full_disk_cut_short_is_collected_again(tmp_path: Path) -> None:
     parts = Parts(tmp_path / "push.h5")
+    parts.lock()
     parts.open(REQUEST)
     parts.episode_path(5).write_bytes(b"")
     parts.fail(6, "no path")

@@ -64,6 +64,6 @@ class SampleTransform:
     def _weights(self, batch: Batch, actions: np.ndarray) -> Float32[np.ndarray, "batch action_horizon action_dim"]:
         weights = np.ones_like(actions)
         if self.mask_padding:
-            weights[..., batch.actions.shape[-1] :] = 0.0
+            # Not the padded dimensions: the sampler integrates them too, and untrained they lead the real ones astray.
             weights[batch.actions_is_pad] = 0.0
         return weights

@@ -11,7 +11,7 @@ import pytest
 from training.pi05.download import DownloadFailed, cached_file
 from training.pi05.small_tokenizer import train_small_tokenizer
 from training.pi05.tokenizer import (
-    SMALL_TOKENIZER,
+    TOKENIZERS,
     PromptTooLong,
     Tokenizer,
     TokenizerInvalid,
@@ -34,7 +34,7 @@ def tokenizer(tiny_tokenizer):
 
 @pytest.fixture(scope="module")
 def small():
-    return Tokenizer.load(SMALL_TOKENIZER)
+    return Tokenizer.load("small")
 
 
 @pytest.mark.parametrize("record", _RECORDED, ids=lambda record: repr(record["prompt"][:20]))
@@ -70,7 +70,7 @@ def test_a_prompt_of_exactly_the_limit_fits(tokenizer):
 
 
 def test_the_shipped_small_tokenizer_is_what_its_script_makes():
-    assert train_small_tokenizer() == Path(SMALL_TOKENIZER).read_bytes()
+    assert train_small_tokenizer() == Path(TOKENIZERS["small"]).read_bytes()
 
 
 def test_every_state_number_is_one_token_of_the_small_tokenizer(small):
@@ -100,10 +100,10 @@ def test_a_missing_tokenizer_names_the_path(tmp_path):
 def test_a_url_is_downloaded_once(tmp_path, monkeypatch):
     monkeypatch.setenv("CHUNKWIRE_CACHE", str(tmp_path / "cache"))
     remote = tmp_path / "remote.model"
-    remote.write_bytes(Path(SMALL_TOKENIZER).read_bytes())
-    assert Tokenizer.load(remote.as_uri()).vocabulary == Tokenizer.load(SMALL_TOKENIZER).vocabulary
+    remote.write_bytes(Path(TOKENIZERS["small"]).read_bytes())
+    assert Tokenizer.load(remote.as_uri()).vocabulary == Tokenizer.load("small").vocabulary
     remote.unlink()
-    assert cached_file(remote.as_uri()).read_bytes() == Path(SMALL_TOKENIZER).read_bytes()
+    assert cached_file(remote.as_uri()).read_bytes() == Path(TOKENIZERS["small"]).read_bytes()
 
 
 def test_a_failed_download_leaves_nothing_and_says_where_to_put_the_file(tmp_path, monkeypatch):

@@ -26,8 +26,8 @@ SILENCE_SECONDS = 180.0
 START_SECONDS = 600.0
 """Limit for a worker's start: importing the simulator from a cold disk takes minutes."""
 
-MAX_CRASHES = 5
-"""Crashes in a row after which the machine, not a seed, is taken to be at fault."""
+MAX_CRASHES = 6
+"""Crashes in a row, three seeds tried twice, after which the machine is taken to be at fault."""
 
 
 class _Member:
@@ -81,7 +81,7 @@ class _Member:
 
 
 class Crew:
-    """Several workers on one request. A worker that crashes or hangs costs its seed, and is replaced.
+    """Several workers on one request. A worker that crashes or hangs is replaced; its seed gets one more try.
 
     Args:
         request: what to collect.
@@ -103,6 +103,7 @@ class Crew:
         self._silence_seconds = silence_seconds
         self._threads = max(1, (os.cpu_count() or 1) // size)
         self._crashes = 0
+        self._crashed: set[int] = set()
         self._members = [self._hire(number) for number in range(size)]
 
     def run(self, next_seed: Callable[[frozenset[int]], int | None]) -> Iterator[tuple[int, str | None]]:
@@ -110,7 +111,7 @@ class Crew:
 
         Args:
             next_seed: the seed to try next, given those in flight; None when there is nothing more to start. It is
-                asked again after every finished seed.
+                asked again after every finished seed, and offers a seed again whose worker crashed.
 
         Raises:
             ChunkwireError: the simulator cannot be set up, or the workers die whatever they are given.
@@ -171,7 +172,7 @@ class Crew:
         return None
 
     def _bury(self, number: int, member: _Member, reason: str) -> tuple[int, str | None] | None:
-        """Replace a worker; the seed it held, if any, is finished without a demonstration."""
+        """Replace a worker. The seed it held is asked for again; after a second crash it has no demonstration."""
         member.end()
         self._crashes += 1
         if self._crashes >= MAX_CRASHES:
@@ -180,7 +181,12 @@ class Crew:
                 f"Their output is in {member.log}. With too little memory, pass --workers 1."
             )
         self._members[number] = self._hire(number)
-        return None if member.seed is None else (member.seed, reason)
+        if member.seed is None:
+            return None
+        if member.seed not in self._crashed:
+            self._crashed.add(member.seed)
+            return None
+        return member.seed, f"it failed two workers, the second time because {reason}"
 
 
 @contextmanager

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from policy_protocol.errors import ChunkwireError
 from sim_client.collect.parts import SimulatorDescription
 from sim_client.collect.request import CollectionRequest
-from sim_client.collect.trajectories import write_episode
-from sim_client.errors import PlanningFailed
+from sim_client.collect.trajectories import Episode, write_episode
+from sim_client.errors import CollectionError, PlanningFailed
 
 if TYPE_CHECKING:
-    from sim_client.simulator import Simulator
+    from sim_client.simulator import Planner, Simulator
 
 __all__ = ["ALIVE", "BROKEN", "FAILED", "KEPT", "READY", "worker_main"]
 
@@ -35,7 +35,7 @@ KEPT = "kept"
 FAILED = "failed"
 """(reason,): the seed that was sent gives none."""
 BROKEN = "broken"
-"""(ChunkwireError,): the simulator cannot be set up here; no worker will fare better."""
+"""(ChunkwireError,): the simulator cannot be set up or the file not be written; no worker will fare better."""
 
 _SIGN_OF_LIFE_SECONDS = 2.0
 
@@ -54,28 +54,42 @@ def worker_main(connection: Connection, request: CollectionRequest, directory: P
     _print_to(log)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ["LP_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(threads)
-    try:
-        _serve(connection, request, directory)
-    except ChunkwireError as error:
-        connection.send((BROKEN, error))
-
-
-def _serve(connection: Connection, request: CollectionRequest, directory: Path) -> None:
-    # Imported here, after the number of threads is set: these load the simulator.
-    from sim_client.collect.attempt import attempt
+    # Imported here, after the number of threads is set: it loads the simulator.
     from sim_client.simulator import Planner, Simulator
 
-    simulator, planner = Simulator(request.settings()), Planner(request.settings())
-    connection.send((READY, _describe(simulator)))
+    try:
+        simulator, planner = Simulator(request.settings()), Planner(request.settings())
+    except ChunkwireError as error:
+        connection.send((BROKEN, error))
+    else:
+        connection.send((READY, _describe(simulator)))
+        _serve(connection, simulator, planner, request.frame_stride, directory)
+
+
+def _serve(connection: Connection, simulator: Simulator, planner: Planner, frame_stride: int, directory: Path) -> None:
+    """Answer seeds. A simulator that breaks ends the process: its seed is tried again in another."""
+    from sim_client.collect.attempt import attempt
+
     alive = _Heartbeat(connection)
     while (seed := connection.recv()) is not None:
         try:
-            episode = attempt(simulator, planner, seed, request.frame_stride, alive)
+            episode = attempt(simulator, planner, seed, frame_stride, alive)
         except PlanningFailed as failure:
             connection.send((FAILED, failure.message))
         else:
-            write_episode(directory / f"seed_{seed}.h5", episode)
-            connection.send((KEPT,))
+            connection.send(_store(directory / f"seed_{seed}.h5", episode))
+
+
+def _store(path: Path, episode: Episode) -> tuple[str] | tuple[str, ChunkwireError]:
+    try:
+        write_episode(path, episode)
+    except (OSError, RuntimeError) as error:  # h5py's closing of a file raises the latter on a full disk
+        reason = getattr(error, "strerror", None) or error
+        return BROKEN, CollectionError(
+            f"The demonstration {path} cannot be written: {reason}. The ones before it are kept; make room and run "
+            "the same command again, or pass another --out."
+        )
+    return (KEPT,)
 
 
 def _describe(simulator: Simulator) -> SimulatorDescription:

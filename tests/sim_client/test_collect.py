@@ -30,11 +30,10 @@ from sim_client.simulator import Simulator
 REQUEST = CollectionRequest("PushCube-v1", episodes=2, frame_stride=25, camera_size=64)
 
 PROGRAM = """
-import sys, typer
-from sim_client.commands.collect import collect_command
+from sim_client.cli import main
 
 if __name__ == "__main__":
-    typer.run(collect_command)
+    main()
 """
 
 
@@ -42,7 +41,7 @@ def collecting(folder: Path, out: Path, *arguments: str) -> subprocess.Popen[str
     script = folder / "program.py"
     script.write_text(PROGRAM)
     options = ["--env", "PushCube-v1", "--episodes", "2", "--frame-stride", "25", "--camera-size", "64", "--out", out]
-    command = [sys.executable, script, *options, "--workers", "1", *arguments]
+    command = [sys.executable, script, "collect", *options, "--workers", "1", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -146,16 +145,15 @@ def test_a_file_of_another_kind_is_refused_by_the_first_difference(
         collect(replace(REQUEST, **change), collection.path)
 
 
-def test_a_killed_worker_costs_its_seed_and_a_killed_run_is_resumed(tmp_path: Path, collection: Collection) -> None:
+def test_a_killed_worker_costs_nothing_and_a_killed_run_is_resumed(tmp_path: Path, collection: Collection) -> None:
     out = tmp_path / "push.h5"
     parts = Parts(out).directory
     process = collecting(tmp_path, out)
     wait_for((parts / "simulator.json").exists, process)
     os.kill(workers_of(process.pid)[0], signal.SIGKILL)
 
-    wait_for((parts / "seed_1000000.failed").exists, process)
-    assert (parts / "seed_1000000.failed").read_text().startswith("the worker died by SIGKILL")
-    wait_for((parts / "seed_1000001.h5").exists, process)
+    wait_for((parts / "seed_1000000.h5").exists, process)
+    assert not list(parts.glob("*.failed"))
     orphans = workers_of(process.pid)
     assert len(orphans) == 1
     process.kill()
@@ -163,11 +161,10 @@ def test_a_killed_worker_costs_its_seed_and_a_killed_run_is_resumed(tmp_path: Pa
     assert not out.exists()
     wait_for_the_end_of(orphans[0])
 
-    (parts / "seed_1000000.failed").unlink()  # the seed was not at fault
     said = io.StringIO()
     collect(REQUEST, out, workers=2, console=Console(file=said))
     assert said.getvalue().startswith("1/2 demonstrations; starting the simulator\n")
-    assert "seed 1000001 kept" not in said.getvalue()
+    assert "seed 1000000" not in said.getvalue()
     assert_same_files(out, collection.path)
 
 
@@ -205,14 +202,31 @@ def test_ctrl_c_keeps_what_is_there_and_exits_130(tmp_path: Path) -> None:
     assert complaints == ""
 
 
-def test_a_hung_worker_is_given_up(tmp_path: Path) -> None:
-    crew = Crew(REQUEST, tmp_path, 1, lambda _: os.kill(stopped[0], signal.SIGSTOP), silence_seconds=3.0)
-    stopped = [child.pid or 0 for child in multiprocessing.active_children()]
+def test_a_seed_that_two_workers_fail_on_is_given_up(tmp_path: Path) -> None:
+    """The first worker hangs, the second one dies."""
+    fates = [signal.SIGSTOP, signal.SIGKILL]
+    crew = Crew(REQUEST, tmp_path, 1, lambda _: strike(fates.pop(0)), silence_seconds=3.0)
     try:
         finished = next(crew.run(lambda busy: None if 9 in busy else 9))
     finally:
         crew.stop()
-    assert finished == (9, "the worker gave no sign of life for 3 s")
+    assert finished == (9, "it failed two workers, the second time because the worker died by SIGKILL")
+    assert fates == []
+
+
+def strike(fate: signal.Signals) -> None:
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid or 0, fate)
+
+
+def test_a_demonstration_that_cannot_be_written_ends_the_run_and_is_no_fault_of_its_seed(tmp_path: Path) -> None:
+    (tmp_path / "seed_9.h5").mkdir()
+    crew = Crew(REQUEST, tmp_path, 1, lambda _: None)
+    try:
+        with pytest.raises(CollectionError, match=r"seed_9\.h5 cannot be written: Is a directory\. .* another --out"):
+            next(crew.run(lambda busy: None if 9 in busy else 9))
+    finally:
+        crew.stop()
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ class RunRecord:
         )
 
     def continued_by(self, other: RunRecord) -> RunRecord:
-        """This record with the number of episodes of a rerun.
+        """This record with the number of episodes of a rerun, and what its new episodes add to tell.
 
         Raises:
             RecordsError: the rerun wants fewer episodes than were planned.
@@ -111,7 +111,15 @@ class RunRecord:
         if wanted == planned:
             return self
         options = replace(self.options, episodes=wanted)
-        return replace(self, command=other.command, options=options, extended_from=(*self.extended_from, planned))
+        mismatches = {mismatch.field: mismatch for mismatch in (*self.mismatches, *other.mismatches)}
+        return replace(
+            self,
+            command=other.command,
+            options=options,
+            mismatches=tuple(mismatches.values()),
+            notices=tuple(dict.fromkeys((*self.notices, *other.notices))),
+            extended_from=(*self.extended_from, planned),
+        )
 
     def write(self, path: Path) -> None:
         """Write `run.json` so that it is either the old or the new one, never half of one."""

@@ -12,6 +12,7 @@ import pytest
 
 from sim_client.episode.drift import CameraStatistics
 from sim_client.errors import RecordsError
+from sim_client.evaluation.mismatch import Mismatch
 from sim_client.results.directory import ResultsDirectory, default_directory, read_results
 from sim_client.results.records import (
     EpisodeFile,
@@ -24,6 +25,7 @@ from sim_client.results.records import (
 from sim_client.results.run_record import RunRecord
 
 PROVENANCE = Provenance("tiny/test/9", "hash", 0, {"numpy": "1"}, {"--prompt": "x"}, ("simulation.env_ids",))
+BOUNDS = Mismatch("action.low", "[-1]", "[-2]", "The controller scales actions otherwise.")
 
 
 def record(index: int, outcome: str = "success", **changes: object) -> EpisodeRecord:
@@ -156,6 +158,24 @@ def test_more_episodes_extend_a_run_and_the_extension_is_recorded(describe_run, 
         assert len(directory.remaining()) == 5
     run, _ = read_results(tmp_path / "out")
     assert (run.options.episodes, run.extended_from) == (6, (4,))
+
+
+def test_an_extension_adds_its_mismatches_to_the_record(describe_run, tmp_path):
+    """Demonstrations were made from seeds 1000 and 1001: the first four episodes are new, the extension is not."""
+    changes = {"seed": 996, "allow_mismatch": ("simulation.demonstration_seeds",)}
+    with ResultsDirectory(tmp_path / "out", describe_run(**changes)) as directory:
+        directory.append(record(0, seed=996))
+        directory.note_mismatches([BOUNDS])
+    ResultsDirectory(tmp_path / "out", describe_run(**changes, episodes=6)).close()
+    run, _ = read_results(tmp_path / "out")
+    assert [mismatch.field for mismatch in run.mismatches] == ["action.low", "simulation.demonstration_seeds"]
+    assert run.provenance.allowed_mismatches == ("action.low", "simulation.demonstration_seeds")
+
+
+def test_an_extension_adds_its_notices_to_the_record(describe_run):
+    run = describe_run()
+    first, second = replace(run, notices=("a", "b")), replace(describe_run(episodes=6), notices=("b", "c"))
+    assert first.continued_by(second).notices == ("a", "b", "c")
 
 
 def test_fewer_episodes_are_refused(describe_run, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from websockets.exceptions import ConnectionClosed
 
-from policy_protocol import ActionChunk, EpisodeMoment, InferReply, Observation, PolicySpec, pack, unpack
+from policy_protocol import ActionChunk, EpisodeMoment, InferReply, InferRequest, Observation, PolicySpec, pack, unpack
 from policy_protocol.errors import CodecError, ProtocolViolation, RemoteError, ServerUnavailable
 from sim_client.wire.connecting import open_connection, read_greeting
 from sim_client.wire.exchange import Exchange
@@ -119,15 +119,11 @@ class PolicyClient:
             ChunkwireError: the error that the server answered with, such as `InvalidObservation` or `Overloaded`.
         """
         request = self._exchange.ask(observation, noise_seed, episode, batch, deadline_ms)
-        try:
-            message = pack(request.to_wire())
-        except CodecError:
-            self._exchange.forget(request)
-            raise
+        message = pack(request.to_wire())
         started = time.perf_counter()
         frame = self._round_trip(message)
         elapsed_ms = 1000 * (time.perf_counter() - started)
-        chunk = self._settle(frame)
+        chunk = self._settle(request, frame)
         return replace(chunk, timing={**chunk.timing, "round_trip_ms": elapsed_ms})
 
     def close(self) -> None:
@@ -161,11 +157,12 @@ class PolicyClient:
             self.close()
             raise
 
-    def _settle(self, frame: bytes | str) -> ActionChunk:
-        if isinstance(frame, str):
+    def _settle(self, request: InferRequest, frame: bytes | str) -> ActionChunk:
+        if isinstance(frame, str):  # it names no request, so the reply to this one may still be on its way
+            self.close()
             raise RemoteError(f"The policy server at {self.url} answered: {frame}")
         try:
-            return self._exchange.settle(InferReply.from_wire(unpack(frame).value))
+            return self._exchange.settle(request, InferReply.from_wire(unpack(frame).value))
         except (ProtocolViolation, CodecError):
             self.close()
             raise

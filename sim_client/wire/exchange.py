@@ -11,7 +11,7 @@ __all__ = ["Exchange"]
 
 
 class Exchange:
-    """One client's questions that have no answer yet. WebSocket and gRPC clients move its messages.
+    """One client's questions and their answers. WebSocket and gRPC clients move its messages.
 
     Args:
         spec: what the server promised on connect.
@@ -20,7 +20,6 @@ class Exchange:
     def __init__(self, spec: PolicySpec) -> None:
         self._spec = spec
         self._next_id = 0
-        self._batches: dict[int, int | None] = {}
 
     def ask(
         self,
@@ -30,33 +29,27 @@ class Exchange:
         batch: int | None = None,
         deadline_ms: float | None = None,
     ) -> InferRequest:
-        """A request with an id of its own, which is now awaited."""
+        """A request with an id of its own."""
         request = InferRequest(self._next_id, observation, noise_seed, batch, deadline_ms, episode)
         self._next_id += 1
-        self._batches[request.id] = batch
         return request
 
-    def forget(self, request: InferRequest) -> None:
-        """Stop waiting for a request that could not be sent."""
-        self._batches.pop(request.id, None)
-
-    def settle(self, reply: InferReply) -> ActionChunk:
-        """Accept the reply to an awaited request.
+    def settle(self, request: InferRequest, reply: InferReply) -> ActionChunk:
+        """Accept the reply to the request that is awaited, and to no other.
 
         Raises:
-            ProtocolViolation: nobody asked for this id, or the actions have the wrong shape or are not finite.
+            ProtocolViolation: it answers another request, or the actions have the wrong shape or are not finite.
             ChunkwireError: the error that the server reported, under its own code.
         """
-        if reply.id not in self._batches:
+        if reply.id != request.id:
             raise ProtocolViolation(
-                f"The server answered request {reply.id}, which is not awaited (awaited: {sorted(self._batches)}). "
+                f"The server answered request {reply.id}, but request {request.id} is awaited. "
                 "A late or doubled reply would put the robot one action behind, so the connection is given up."
             )
-        batch = self._batches.pop(reply.id)
         if reply.error is not None:
             raise reply.error
         assert reply.chunk is not None, "a reply holds a chunk or an error"
-        self._require_promised(reply.chunk, batch)
+        self._require_promised(reply.chunk, request.batch)
         return reply.chunk
 
     def _require_promised(self, chunk: ActionChunk, batch: int | None) -> None:

@@ -16,7 +16,7 @@ from policy_protocol import PROTOCOL, ActionChunk, InferReply, InferRequest, Pol
 
 __all__ = ["FakePolicyServer", "chunk_of"]
 
-Answer = Callable[[InferRequest], "dict[str, Any] | str | None"]
+Answer = Callable[[InferRequest], "dict[str, Any] | str | list[Any] | None"]
 
 
 def chunk_of(spec: PolicySpec, request: InferRequest, first: float = 0.0) -> dict[str, Any]:
@@ -31,7 +31,7 @@ class FakePolicyServer:
     """Serves until `stop`.
 
     Args:
-        answer: request -> reply map; a string goes out as a text frame, None closes the connection.
+        answer: request -> reply map; a string goes out as a text frame, a list as several; None closes the connection.
         greeting: the first frame, instead of the contract's.
         ready: connections are accepted at once but greeted when this is set, as by a server that compiles.
         status: HTTP status with which the first `refusals` handshakes are refused.
@@ -90,6 +90,7 @@ class FakePolicyServer:
                 reply = self._answer(request)
                 if reply is None:
                     return
-                connection.send(reply if isinstance(reply, str) else pack(reply))
+                for one in reply if isinstance(reply, list) else [reply]:
+                    connection.send(one if isinstance(one, str) else pack(one))
         except ConnectionClosed:
             return

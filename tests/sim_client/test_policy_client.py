@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from fake_policy_server import FakePolicyServer, chunk_of
 
-from policy_protocol import EpisodeMoment
+from policy_protocol import EpisodeMoment, InferReply
 from policy_protocol.errors import CodecError, InvalidObservation, ProtocolViolation, RemoteError, ServerUnavailable
 from sim_client import PolicyClient
 from sim_client.errors import InvalidOption
+from sim_client.wire.exchange import Exchange
 from sim_client.wire.server_address import websocket_url
 
 OBSERVATION = {
@@ -85,7 +86,7 @@ def test_the_api_key_travels_in_the_authorization_header(start_server):
 def test_an_unknown_reply_id_is_a_violation_and_ends_the_connection(spec, start_server):
     server = start_server(lambda request: {**chunk_of(spec, request), "id": request.id + 5})
     with PolicyClient(server.url) as policy:
-        with pytest.raises(ProtocolViolation, match=r"answered request 5, which is not awaited \(awaited: \[0\]\)"):
+        with pytest.raises(ProtocolViolation, match="answered request 5, but request 0 is awaited"):
             policy.infer(OBSERVATION)
         with pytest.raises(ServerUnavailable, match="was lost"):
             policy.infer(OBSERVATION)
@@ -114,6 +115,23 @@ def test_an_error_of_the_server_keeps_its_kind_and_the_connection(spec, start_se
             policy.infer(OBSERVATION)
         assert caught.value.field == "observation/state"
         assert policy.infer(OBSERVATION).actions.shape == (4, 7)
+
+
+def test_a_late_reply_after_a_text_frame_is_never_taken_for_the_next_answer(spec, start_server):
+    server = start_server(lambda request: ["overloaded: ask again later", chunk_of(spec, request, 9.0)])
+    with PolicyClient(server.url) as policy:
+        with pytest.raises(RemoteError, match="answered: overloaded: ask again later"):
+            policy.infer(OBSERVATION)
+        with pytest.raises(ServerUnavailable, match="was lost"):
+            policy.infer(OBSERVATION)
+    assert len(server.requests) == 1
+
+
+def test_the_reply_to_an_earlier_request_is_no_answer_to_this_one(spec):
+    exchange = Exchange(spec)
+    earlier, awaited = exchange.ask(OBSERVATION), exchange.ask(OBSERVATION)
+    with pytest.raises(ProtocolViolation, match="answered request 0, but request 1 is awaited"):
+        exchange.settle(awaited, InferReply.from_wire(chunk_of(spec, earlier)))
 
 
 def test_a_text_frame_is_the_servers_complaint(start_server):

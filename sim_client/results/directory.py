@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +10,13 @@ from typing import IO
 
 from sim_client.errors import RecordsError
 from sim_client.evaluation.mismatch import Mismatch
+from sim_client.files import LOCK, FolderInUse, is_draft, lock_folder
 from sim_client.results.records import EpisodeFile, EpisodeRecord, final_records, read_records
 from sim_client.results.run_record import RunRecord
 
 __all__ = ["ResultsDirectory", "default_directory", "read_results"]
 
-_RUN, _EPISODES, _REPORT, _LOCK = "run.json", "episodes.jsonl", "report.md", ".lock"
+_RUN, _EPISODES, _REPORT = "run.json", "episodes.jsonl", "report.md"
 
 
 def default_directory(run: RunRecord) -> Path:
@@ -130,32 +130,21 @@ def _continued(old: RunRecord, new: RunRecord, path: Path) -> RunRecord:
 
 
 def _lock(path: Path) -> IO[str]:
-    """A lock that ends with this process, however it ends."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = (path / _LOCK).open("a+", encoding="utf-8")
+        return lock_folder(path)
+    except FolderInUse as error:
+        raise RecordsError(
+            f"Another process (id {error.owner}) is writing to {path}. Wait for it, stop it, or pass another --out."
+        ) from error
     except OSError as error:
         raise RecordsError(f"--out {path} cannot be used: {error.strerror or error}.") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        owner = lock.read().strip() or "unknown"
-        lock.close()
-        raise RecordsError(
-            f"Another process (id {owner}) is writing to {path}. Wait for it, stop it, or pass another --out."
-        ) from error
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    return lock
 
 
 def _require_no_strangers(path: Path) -> None:
     """Refuse a directory that is used for something else, before anything is written to it."""
     if not path.is_dir() or (path / _RUN).exists() or (path / _EPISODES).exists():
         return
-    if strangers := sorted(entry.name for entry in path.iterdir() if entry.name != _LOCK):
+    if strangers := sorted(entry.name for entry in path.iterdir() if entry.name != LOCK and not is_draft(entry)):
         raise RecordsError(
             f"The directory {path} holds other files ({', '.join(strangers[:3])}) and no evaluation. "
             "Pass --out with a new or empty directory."

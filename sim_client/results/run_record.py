@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import shlex
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from policy_protocol.json_tree import from_json, to_json
 from sim_client.errors import RecordsError
 from sim_client.evaluation.mismatch import Mismatch
 from sim_client.evaluation.options import EvaluationOptions
+from sim_client.files import replacing
 from sim_client.results.records import Provenance
 from sim_client.simulator import SimulationSettings
 
@@ -123,10 +123,9 @@ class RunRecord:
 
     def write(self, path: Path) -> None:
         """Write `run.json` so that it is either the old or the new one, never half of one."""
-        draft = path.with_suffix(".json.new")
         try:
-            draft.write_text(json.dumps(to_json(self), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            os.replace(draft, path)
+            with replacing(path) as draft:
+                draft.write_text(json.dumps(to_json(self), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         except OSError as error:
             raise RecordsError(f"{path} cannot be written: {error.strerror or error}.") from error
 

@@ -206,6 +206,24 @@ def test_a_directory_with_other_files_is_not_touched(describe_run, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_disk_that_is_full_at_the_start_leaves_a_directory_that_can_be_used_later(describe_run, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(RecordsError, match=r"run\.json cannot be written: File too large\."):
+            ResultsDirectory(tmp_path / "out", describe_run())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+    ResultsDirectory(tmp_path / "out", describe_run()).close()
+
+
+def test_the_draft_of_a_process_that_was_killed_is_passed_over(describe_run, tmp_path):
+    (tmp_path / ".run.json.1234.draft").write_text("{half")
+    ResultsDirectory(tmp_path, describe_run()).close()
+    assert read_results(tmp_path)[1] == ()
+
+
 def test_a_run_that_was_stopped_before_its_first_episode_leaves_no_trace(describe_run, tmp_path):
     ResultsDirectory(tmp_path / "out", describe_run()).close()
     with ResultsDirectory(tmp_path / "out", describe_run(run_seed=1)) as directory:

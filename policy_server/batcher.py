@@ -18,7 +18,7 @@ from policy_protocol.errors import ChunkwireError, DeadlineExceeded, InternalErr
 from policy_protocol.messages import ActionChunk
 from policy_server.log import log
 from training.pi05.observation import Row
-from training.pi05.policy import Policy, noise_from_seed
+from training.pi05.policy import NonFiniteActions, Policy, noise_from_seed
 
 __all__ = ["BATCH_SIZES", "Batcher"]
 
@@ -63,13 +63,15 @@ class Batcher:
         """Start answering."""
         self._thread.start()
 
-    def submit(self, row: Row, noise_seed: int | None, deadline_ms: float | None) -> Future[ActionChunk]:
+    def submit(self, row: Row, noise_seed: int | None = None, expires: float | None = None) -> Future[ActionChunk]:
         """Queue one row. Its future gives a chunk with `infer_ms` and `queue_ms`, or raises a `ChunkwireError`.
+
+        Args:
+            expires: moment of `time.perf_counter` after which nobody wants the answer.
 
         Raises:
             Overloaded: too many rows wait already.
         """
-        expires = None if deadline_ms is None else time.perf_counter() + deadline_ms / 1e3
         waiting = _Waiting(row, noise_seed, expires, Future())
         try:
             self._queue.put_nowait(waiting)
@@ -130,6 +132,9 @@ class Batcher:
             return
         infer_ms = (time.perf_counter() - begun) * 1e3
         for waiting, chunk in zip(batch, actions, strict=True):
+            if not np.all(np.isfinite(chunk)):
+                waiting.future.set_exception(NonFiniteActions())
+                continue
             queue_ms = (begun - waiting.queued) * 1e3
             waiting.future.set_result(ActionChunk(chunk, {"infer_ms": infer_ms, "queue_ms": queue_ms}))
 

@@ -21,7 +21,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def serve(
     checkpoint: Annotated[Path, typer.Option(help="Step directory of a checkpoint, such as runs/…/29999.")],
     host: Annotated[str, typer.Option(help="Address to bind; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="WebSocket and HTTP port; 0 takes a free one and prints it.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="WebSocket and HTTP port; 0 takes a free one and prints it.")
+    ] = 8000,
     spec: Annotated[Path | None, typer.Option(help="Policy spec for a stock openpi checkpoint.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="sentencepiece model (path or URL) for the same.")] = None,
     dtype: Annotated[

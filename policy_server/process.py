@@ -9,44 +9,47 @@ import signal
 import time
 from collections.abc import Sequence
 
+from websockets.asyncio.server import Server
+
 from policy_protocol.errors import ChunkwireError, Draining
 from policy_server.batcher import Batcher
 from policy_server.log import log
 from policy_server.websocket import PolicyServer
 from training.pi05.policy import Policy
 
-__all__ = ["AddressInUse", "run_server"]
+__all__ = ["CannotListen", "Interrupted", "run_server"]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-class AddressInUse(ChunkwireError):
-    """The port cannot be bound."""
+class CannotListen(ChunkwireError):
+    """The address cannot be bound."""
 
-    code = "address_in_use"
+    code = "cannot_listen"
+
+
+class Interrupted(ChunkwireError):
+    """Ctrl-C; what was in flight is finished."""
+
+    code = "interrupted"
+    exit_code = 130
 
 
 def run_server(policy: Policy, host: str, port: int, batch_sizes: Sequence[int]) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once.
 
     Raises:
-        AddressInUse: something else listens on the port.
+        CannotListen: the port is taken or the address is not this machine's.
+        Interrupted: after draining, when the signal was Ctrl-C.
     """
     asyncio.run(_run(policy, host, port, batch_sizes))
 
 
 async def _run(policy: Policy, host: str, port: int, batch_sizes: Sequence[int]) -> None:
-    started, stop = time.monotonic(), _stop_event()
+    started, stop = time.monotonic(), _Stop()
     batcher = Batcher(policy, batch_sizes)
     server = PolicyServer(policy.spec, policy.transform, batcher)
-    try:
-        listening = await server.listen(host, port)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise AddressInUse(
-            f"Port {port} on {host} is taken. Stop what uses it, or pass --port (0 takes a free one)."
-        ) from None
+    listening = await _listen(server, host, port)
     bound = next(iter(listening.sockets)).getsockname()[1]
     if host not in _LOOPBACK:
         log.warning("bound to %s without a key: anyone who reaches this port can use the policy", host)
@@ -62,24 +65,39 @@ async def _run(policy: Policy, host: str, port: int, batch_sizes: Sequence[int])
         log.info("stopped while compiling")
     await server.drain(listening)
     await asyncio.to_thread(batcher.stop)
+    if stop.number == signal.SIGINT:
+        raise Interrupted("interrupted; everything in flight was answered.")
 
 
-def _progress(stop: asyncio.Event, done: int, total: int, shape: str) -> None:
+async def _listen(server: PolicyServer, host: str, port: int) -> Server:
+    try:
+        return await server.listen(host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            advice = f"Port {port} on {host} is taken. Stop what uses it, or pass --port (0 takes a free one)."
+        else:
+            advice = f"{host}:{port} cannot be listened on ({error.strerror or error}). Check --host and --port."
+        raise CannotListen(advice) from None
+
+
+def _progress(stop: _Stop, done: int, total: int, shape: str) -> None:
     if stop.is_set():
         raise Draining("The server was told to stop while it compiled.")
     if done < total:
         log.info("compiling shape %d of %d: %s", done + 1, total, shape)
 
 
-def _stop_event() -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+class _Stop(asyncio.Event):
+    """Set by the first SIGTERM or SIGINT; the second one ends the process at once."""
 
-    def on_signal(number: int) -> None:
-        if stop.is_set():
+    def __init__(self) -> None:
+        super().__init__()
+        self.number: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: int) -> None:
+        if self.is_set():
             os._exit(128 + number)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    return stop
+        self.number = number
+        self.set()

@@ -36,6 +36,11 @@ class Question:
     """None for openpi's bare observations, which are answered strictly in order."""
     received: float = field(default_factory=time.perf_counter)
 
+    @property
+    def expires(self) -> float | None:
+        """Moment of `time.perf_counter` after which the client wants no answer; None without a deadline."""
+        return None if self.deadline_ms is None else self.received + self.deadline_ms / 1e3
+
     def row_seed(self, row: int) -> int | None:
         """Noise seed of a row: rows of one batch must not share their noise."""
         if self.noise_seed is None or not self.batched:
@@ -137,6 +142,7 @@ class Session:
 def _row_of(key: str, value: Any, row: int, batch: int) -> Any:
     if isinstance(value, str):
         return value
-    if isinstance(value, (np.ndarray, list)) and len(np.shape(value)) > 0 and len(value) == batch:
+    is_sequence = isinstance(value, list) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    if is_sequence and len(value) == batch:
         return value[row]
     raise InvalidObservation(f"{key} must have a leading axis of {batch} (the request's batch).", field=key)

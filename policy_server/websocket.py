@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import websockets
@@ -17,12 +18,13 @@ from policy_protocol.spec import PolicySpec
 from policy_server.batcher import Batcher
 from policy_server.log import log
 from policy_server.session import Question, Session
-from training.pi05.observation import ObservationTransform
+from training.pi05.observation import ObservationTransform, Row
 
 __all__ = ["MAX_MESSAGE_BYTES", "PolicyServer"]
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Largest request frame; a larger one closes the connection with 1009."""
+_SEE_LOG = "The server failed; its log has the reason."
 
 
 class PolicyServer:
@@ -63,6 +65,7 @@ class PolicyServer:
     async def drain(self, server: Server) -> None:
         """Refuse new requests, finish those in flight, then close every connection."""
         self._draining = True
+        self._ready.set()  # clients that wait for their greeting must not keep the server from closing
         while self._in_flight:
             await asyncio.wait(self._in_flight)
         server.close()
@@ -88,6 +91,8 @@ class PolicyServer:
     async def _connection(self, connection: ServerConnection) -> None:
         session = Session(self._spec)
         await self._ready.wait()
+        if self._draining:
+            return
         try:
             await connection.send(session.greeting())
             async for frame in connection:
@@ -102,6 +107,10 @@ class PolicyServer:
             question = session.understand(frame)
         except ChunkwireError as error:
             await self._refused(connection, session, frame, error)
+            return
+        except Exception:
+            log.exception("a request could not be understood")
+            await self._refused(connection, session, frame, InternalError(_SEE_LOG))
             return
         task = asyncio.create_task(self._answer(connection, session, question))
         self._in_flight.add(task)
@@ -125,7 +134,7 @@ class PolicyServer:
             frame = session.refuse(question.envelope_id, error)
         except Exception:
             log.exception("a request failed")
-            frame = session.refuse(question.envelope_id, InternalError("The server failed; its log has the reason."))
+            frame = session.refuse(question.envelope_id, InternalError(_SEE_LOG))
         try:
             await connection.send(frame)
         except websockets.ConnectionClosed:
@@ -133,12 +142,21 @@ class PolicyServer:
 
     async def _infer(self, question: Question) -> ActionChunk:
         rows = await asyncio.to_thread(lambda: [self._transform(observation) for observation in question.observations])
-        futures = [
-            asyncio.wrap_future(self._batcher.submit(row, question.row_seed(index), question.deadline_ms))
-            for index, row in enumerate(rows)
-        ]
-        chunks = await asyncio.gather(*futures)
+        chunks = await self._chunks(question, rows)
         if not question.batched:
             return chunks[0]
         actions = np.stack([chunk.actions for chunk in chunks])
         return ActionChunk(actions, {key: max(chunk.timing[key] for chunk in chunks) for key in chunks[0].timing})
+
+    async def _chunks(self, question: Question, rows: Sequence[Row]) -> Sequence[ActionChunk]:
+        """One chunk a row; when one row fails, the others are taken out of the queue."""
+        futures: list[asyncio.Future[ActionChunk]] = []
+        try:
+            for index, row in enumerate(rows):
+                waiting = self._batcher.submit(row, question.row_seed(index), question.expires)
+                futures.append(asyncio.wrap_future(waiting))
+            return await asyncio.gather(*futures)
+        except ChunkwireError:
+            for future in futures:
+                future.cancel()
+            raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ class CountingPolicy:
         self.batches.append((list(rows), pad_to))
         if min(rows) < 0:
             raise RuntimeError("device lost")
-        return np.array([[[row], [noise[index, 0, 0]]] for index, row in enumerate(rows)])
+        return np.array([[[row], [noise[index, 0, 0]]] for index, row in enumerate(rows)], np.float64)
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_a_full_queue_answers_overloaded_at_once(policy, batcher):
 
 def test_an_expired_row_is_dropped_before_the_device_sees_it(policy, batcher):
     first = blocked(policy, batcher)
-    late = batcher.submit(5, None, 1.0)
+    late = batcher.submit(5, None, time.perf_counter() + 0.001)
     threading.Event().wait(0.05)
     policy.gate.set()
     first.result(10)
@@ -106,6 +107,16 @@ def test_a_device_error_costs_its_own_batch_only(policy, batcher):
     with pytest.raises(InternalError, match="the server's log has the reason"):
         batcher.submit(-1, None, None).result(10)
     assert batcher.submit(3, None, None).result(10).actions[0, 0] == 3
+
+
+def test_a_row_of_nan_costs_that_row_only(policy, batcher):
+    first = blocked(policy, batcher)
+    broken, healthy = batcher.submit(np.nan), batcher.submit(4)
+    policy.gate.set()
+    first.result(10)
+    with pytest.raises(InternalError, match="NaN or infinite actions; the weights are probably damaged"):
+        broken.result(10)
+    assert healthy.result(10).actions[0, 0] == 4
 
 
 def test_stopping_answers_what_waits(policy, batcher):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 FORBIDDEN = ("torch", "sapien", "mani_skill", "gymnasium", "sim_client")
 
 
@@ -21,4 +24,11 @@ def test_no_module_of_the_simulator_side_is_loaded(modules):
 
 @pytest.mark.parametrize("folder", ["proto", "docker"])
 def test_the_folder_can_never_shadow_the_package_of_its_name(folder):
-    assert not (Path(__file__).parents[2] / folder / "__init__.py").exists()
+    assert not (ROOT / folder / "__init__.py").exists()
+
+
+def test_the_import_rule_of_the_server_names_every_other_module_of_training():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    rule = next(contract for contract in contracts if contract["name"].startswith("Of training"))
+    modules = {f"training.{module.name}" for module in pkgutil.iter_modules([str(ROOT / "training")])}
+    assert set(rule["forbidden_modules"]) == modules - {"training.pi05"}

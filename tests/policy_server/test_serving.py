@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -94,7 +95,9 @@ def test_a_batched_request_gets_one_chunk_a_row(server, observation):
     ("change", "field", "message"),
     [
         ({"observation/state": np.zeros(3)}, "observation/state", "must be 8 numbers"),
-        ({"observation/state": np.full(8, np.nan)}, "observation/state", "NaN or infinity"),
+        ({"observation/state": np.full(8, np.nan)}, "observation/state", "NaN, infinity"),
+        ({"observation/state": np.full(8, 1e308)}, "observation/state", "beyond 1e30"),
+        ({"observation/state": [[1], [1, 2]]}, "observation/state", "is no array"),
         ({"observation/image": np.zeros((4, 4), np.uint8)}, "observation/image", "must be an image"),
         ({"observation/image": np.zeros((4, 4, 3), np.int64)}, "observation/image", "must be uint8"),
         ({"prompt": 3}, "prompt", "must be a string"),
@@ -167,6 +170,28 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_0(launch, observation):
         assert "draining" in server.log
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_an_idle_server_and_its_greeted_clients(launch, number, status):
+    with launch("--batch-sizes", "1") as server:
+        server.wait_ready()
+        with dial(server) as connection:
+            server.process.send_signal(number)
+            with pytest.raises(ConnectionClosed):
+                connection.recv(timeout=30)
+            assert server.process.wait(30) == status
+
+
+def test_sigterm_while_compiling_does_not_wait_for_clients_that_wait(launch):
+    with launch("--batch-sizes", "1,2,3,4,5,6,7,8") as server:
+        server.wait_listening()
+        with connect(server.url) as connection:
+            server.process.terminate()
+            with pytest.raises(ConnectionClosed):
+                connection.recv(timeout=60)
+            assert server.process.wait(60) == 0
+        assert "stopped while compiling" in server.log
+
+
 def test_a_client_that_vanishes_harms_nobody(server, observation):
     for _ in range(3):
         with dial(server) as connection:
@@ -206,6 +231,27 @@ def test_a_port_that_is_taken_is_said_so(server, spec_file, environment):
     assert "Traceback" not in done.stderr
 
 
+def test_an_address_of_another_machine_is_said_so(spec_file, environment):
+    base = ("--checkpoint", CHECKPOINT, "--spec", spec_file, "--tokenizer", TOKENIZER, "--port", 0)
+    done = run_serve(environment, *base, "--host", "203.0.113.1")
+    assert done.returncode == 1
+    assert "203.0.113.1:0 cannot be listened on" in done.stderr
+    assert "Check --host and --port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_damaged_weights_are_said_so_in_one_line(environment, spec_file, tmp_path):
+    damaged = tmp_path / "100"
+    shutil.copytree(CHECKPOINT, damaged)
+    for part in (damaged / "params/d").iterdir():
+        part.write_bytes(b"")
+    done = run_serve(environment, "--checkpoint", damaged, "--spec", spec_file, "--tokenizer", TOKENIZER)
+    assert done.returncode == 1
+    assert "the checkpoint is damaged or incomplete" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -213,6 +259,8 @@ def test_a_port_that_is_taken_is_said_so(server, spec_file, environment):
         (["--checkpoint", CHECKPOINT.parent], f"is a run, not a step. Pass one of its steps: {CHECKPOINT}"),
         (["--checkpoint", CHECKPOINT], "has no assets/policy_spec.json"),
         (["--checkpoint", CHECKPOINT, "--spec", "nowhere.json"], "nowhere.json cannot be read"),
+        (["--checkpoint", CHECKPOINT, "--spec", TOKENIZER], "is no policy spec: it is not text"),
+        (["--checkpoint", CHECKPOINT, "--port", 99999], "Invalid value for '--port'"),
         (["--checkpoint", CHECKPOINT, "--batch-sizes", "a"], "not a list of batch sizes"),
         (["--checkpoint", CHECKPOINT, "--dtype", "int8"], "neither bfloat16 nor float32"),
     ],

@@ -69,6 +69,7 @@ def test_a_batch_may_have_a_prompt_for_each_row(session):
     [
         (InferRequest(1, {"state": np.zeros((2, 3))}, batch=3), "state must have a leading axis of 3"),
         (InferRequest(1, {"state": np.float32(1)}, batch=3), "state must have a leading axis of 3"),
+        (InferRequest(1, {"state": [[1], [1, 2]]}, batch=3), "state must have a leading axis of 3"),
         (InferRequest(1, {"state": np.zeros((9, 3))}, batch=9), "batch is 9 but this server takes at most 8"),
     ],
 )

@@ -161,6 +161,12 @@ class ObservationSpec:
     state: StateSpec
     prompt: PromptSpec
 
+    def __post_init__(self) -> None:
+        for name in ("key", "slot"):
+            values = [getattr(camera, name) for camera in self.cameras]
+            if len(set(values)) < len(values):
+                raise ValueError(f"two cameras share a {name}: {', '.join(values)}.")
+
 
 @dataclass(frozen=True)
 class ActionSpec:
@@ -259,6 +265,8 @@ class PolicySpec:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise SpecInvalid(f"The policy spec {path} cannot be read: {error.strerror or error}.") from error
+        except UnicodeDecodeError as error:
+            raise SpecInvalid(f"{path} is no policy spec: it is not text.") from error
         except SpecInvalid as error:
             raise SpecInvalid(f"{path}: {error.message}", field=error.field) from error
 

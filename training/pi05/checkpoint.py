@@ -99,7 +99,10 @@ def read_params(step: Path, dtype: Any = None) -> dict[str, np.ndarray]:
     path = (step / "params").absolute()
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
-            tree = checkpointer.metadata(path).item_metadata.tree
+            metadata = checkpointer.metadata(path).item_metadata
+            if metadata is None:
+                raise ValueError("orbax finds no parameter tree in it")
+            tree = metadata.tree
             restore = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray, dtype=dtype), tree)
             restored = checkpointer.restore(path, args=ocp.args.PyTreeRestore(item=tree, restore_args=restore))
         flat = flatten(restored["params"])

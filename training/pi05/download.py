@@ -19,8 +19,9 @@ class DownloadFailed(ChunkwireError):
 
 
 def cache_directory() -> Path:
-    """`$CHUNKWIRE_CACHE`, else `~/.cache/chunkwire`."""
-    return Path(os.environ.get("CHUNKWIRE_CACHE") or Path.home() / ".cache" / "chunkwire")
+    """`$CHUNKWIRE_CACHE`, else `chunkwire` in `$XDG_CACHE_HOME`, else `~/.cache/chunkwire`."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("CHUNKWIRE_CACHE") or Path(base) / "chunkwire")
 
 
 def cached_file(source: str) -> Path:

@@ -25,7 +25,7 @@ def resize_with_pad(
 
 def _resize_one(image: UInt8[np.ndarray, "height width 3"], height: int, width: int) -> np.ndarray:
     ratio = max(image.shape[1] / width, image.shape[0] / height)
-    new_width, new_height = int(image.shape[1] / ratio), int(image.shape[0] / ratio)
+    new_width, new_height = max(1, int(image.shape[1] / ratio)), max(1, int(image.shape[0] / ratio))
     resized = Image.fromarray(image).resize((new_width, new_height), resample=Image.Resampling.BILINEAR)
     canvas = np.zeros((height, width, 3), dtype=np.uint8)
     top, left = max(0, (height - new_height) // 2), max(0, (width - new_width) // 2)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num, UInt8
 
-from policy_protocol.errors import InvalidObservation
+from policy_protocol.errors import InvalidObservation, SpecInvalid, did_you_mean
 from policy_protocol.messages import Observation
 from policy_protocol.spec import CameraSpec, PolicySpec
-from training.pi05.config import ModelConfig
+from training.pi05.config import SLOTS, ModelConfig
 from training.pi05.images import resize_with_pad
 from training.pi05.model import ModelInput
 from training.pi05.normalization import NormStats, normalize
@@ -22,6 +22,8 @@ from training.pi05.tokenizer import Tokenizer
 
 __all__ = ["ObservationTransform", "Row", "collate", "parse_image", "trained_prompt_lengths"]
 
+_LARGEST_STATE = 1e30
+"""Beyond it float32 overflows on the way to the model; no joint is there."""
 _PROMPT_MULTIPLE = 16
 """Trained prompts are padded to a multiple of this many tokens, so that few shapes are compiled."""
 
@@ -55,6 +57,12 @@ class ObservationTransform:
     tokenizer: Tokenizer
 
     def __post_init__(self) -> None:
+        for camera in self.spec.observation.cameras:
+            if camera.slot not in SLOTS:
+                raise SpecInvalid(
+                    f"The model has no view {camera.slot!r}.{did_you_mean(camera.slot, SLOTS)}",
+                    field="observation.cameras.slot",
+                )
         width = self.spec.observation.state.dimension
         if width > self.model.action_dim:
             raise InvalidObservation(
@@ -89,15 +97,15 @@ class ObservationTransform:
         spec = self.spec.observation.state
         if spec.key not in observation:
             raise self._missing(observation, spec.key, f"a float vector of {spec.dimension} numbers")
-        state = np.asarray(observation[spec.key])
+        state = _as_array(observation[spec.key], spec.key)
         if state.shape != (spec.dimension,) or state.dtype.kind not in "fiu":
             names = ", ".join(part.name for part in spec.fields)
             raise InvalidObservation(
                 f"{spec.key} must be {spec.dimension} numbers ({names}), not shape {state.shape} of {state.dtype}.",
                 field=spec.key,
             )
-        if not np.all(np.isfinite(state)):
-            raise InvalidObservation(f"{spec.key} holds NaN or infinity.", field=spec.key)
+        if not np.all(np.abs(state) < _LARGEST_STATE):  # also refuses NaN
+            raise InvalidObservation(f"{spec.key} holds NaN, infinity or a number beyond 1e30.", field=spec.key)
         return state if state.dtype.kind == "f" else state.astype(np.float64)
 
     def _prompt(self, observation: Observation) -> str:
@@ -118,13 +126,20 @@ class ObservationTransform:
         return InvalidObservation(f"The observation lacks {key!r}: {expected}. It holds: {got}.", field=key)
 
 
+def _as_array(value: object, key: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise InvalidObservation(f"{key} is no array: {error}.", field=key) from error
+
+
 def parse_image(value: object, key: str) -> UInt8[np.ndarray, "height width 3"]:
     """An image as uint8, channels last. Also takes channels first, and floats from 0 to 1 as LeRobot yields them.
 
     Raises:
         InvalidObservation: wrong rank, channels, dtype or range; names the key.
     """
-    image = np.asarray(value)
+    image = _as_array(value, key)
     if image.ndim != 3 or 3 not in (image.shape[0], image.shape[-1]) or 0 in image.shape:
         raise InvalidObservation(f"{key} must be an image (height, width, 3), not shape {image.shape}.", field=key)
     if image.shape[-1] != 3:

@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,13 +25,20 @@ from training.pi05.normalization import unnormalize
 from training.pi05.observation import ObservationTransform, Row, collate, trained_prompt_lengths
 from training.pi05.params import check_params, config_of_params, unflatten
 
-__all__ = ["Policy", "load_policy", "noise_from_seed"]
+__all__ = ["NonFiniteActions", "Policy", "load_policy", "noise_from_seed"]
 
 
 def noise_from_seed(seed: int | None, shape: tuple[int, ...]) -> Float[np.ndarray, "action_horizon action_dim"]:
     """Initial noise of one request, float32; the same on every device. None draws fresh noise."""
     bits = np.random.Philox(key=secrets.randbits(63) if seed is None else seed)
     return np.random.Generator(bits).standard_normal(shape, dtype=np.float32)
+
+
+class NonFiniteActions(InternalError):
+    """The model produced NaN or infinity for a row."""
+
+    def __init__(self) -> None:
+        super().__init__("The model produced NaN or infinite actions; the weights are probably damaged.")
 
 
 class Policy:
@@ -65,14 +73,15 @@ class Policy:
         return self.model.action_horizon, self.model.action_dim
 
     def compile(self, batch: int, prompt_length: int) -> None:
-        """Compile one shape ahead of time; `infer_rows` compiles what it still lacks."""
+        """Compile one shape ahead of time and run it once; `infer_rows` compiles what it still lacks."""
         if (batch, prompt_length) in self._compiled:
             return
         row = self._blank_row()
         inputs = collate([row] * batch, prompt_length)
         noise = np.zeros((batch, *self.noise_shape), np.float32)
-        lowered = self._denoise.lower(self._params, inputs=inputs, noise=noise)
-        self._compiled[batch, prompt_length] = lowered.compile()
+        compiled = self._denoise.lower(self._params, inputs=inputs, noise=noise).compile()
+        jax.block_until_ready(compiled(self._params, inputs=inputs, noise=noise))
+        self._compiled[batch, prompt_length] = compiled
 
     def infer_rows(
         self,
@@ -82,8 +91,7 @@ class Policy:
     ) -> Float[np.ndarray, "batch action_horizon action_dim"]:
         """Actions of prepared rows, in physical units, float64. Batches are padded to `pad_to` rows.
 
-        Raises:
-            InternalError: the model produced NaN or infinity.
+        A row of NaN or infinity is the caller's to refuse: it says nothing about the other rows.
         """
         count, batch = len(rows), pad_to or len(rows)
         padded = [*rows, *[rows[0]] * (batch - count)]
@@ -92,8 +100,6 @@ class Policy:
         inputs: ModelInput = collate(padded, length)
         noise = np.concatenate([noise, np.repeat(noise[:1], batch - count, axis=0)])
         actions = np.asarray(self._compiled[batch, length](self._params, inputs=inputs, noise=noise))[:count]
-        if not np.all(np.isfinite(actions)):
-            raise InternalError("The model produced NaN or infinite actions; the weights are probably damaged.")
         return self._to_physical(rows, actions)
 
     def __call__(self, observation: Observation, noise_seed: int | None = None) -> ActionChunk:
@@ -101,6 +107,7 @@ class Policy:
 
         Raises:
             InvalidObservation: the observation is not what the spec says.
+            NonFiniteActions: the model produced NaN or infinity.
         """
         start = time.perf_counter()
         row = self.transform(observation)
@@ -108,6 +115,8 @@ class Policy:
         begun = time.perf_counter()
         actions = self.infer_rows([row], noise)[0]
         end = time.perf_counter()
+        if not np.all(np.isfinite(actions)):
+            raise NonFiniteActions()
         return ActionChunk(actions, {"infer_ms": (end - begun) * 1e3, "total_ms": (end - start) * 1e3})
 
     def _to_physical(self, rows: Sequence[Row], actions: np.ndarray) -> np.ndarray:
@@ -167,4 +176,20 @@ def load_policy(
             f"The tokenizer has {assets.tokenizer.vocabulary} pieces but the model embeds {model.vocabulary}: "
             "it is not the one that the model was trained with."
         )
+    _check_widths(step, model, assets)
     return Policy(model, unflatten(flat), assets)
+
+
+def _check_widths(step: Path, model: ModelConfig, assets: Assets) -> None:
+    """Every vector of the spec must be covered by its norm stats and fit into the model."""
+    spec = assets.spec
+    for name, width in (("state", spec.observation.state.dimension), ("actions", spec.action.dimension)):
+        stats = assets.norm_stats.get(name)
+        if stats is None or stats.dimension < width:
+            found = "no entry" if stats is None else f"{stats.dimension} dimensions"
+            raise CheckpointInvalid(
+                f"The norm stats in {step}/assets/{assets.asset_id} have {found} for {name!r}, "
+                f"but the spec has {width}. They belong to another policy."
+            )
+        if width > model.action_dim:
+            raise CheckpointInvalid(f"The spec's {name} has {width} dimensions but the model holds {model.action_dim}.")

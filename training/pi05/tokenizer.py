@@ -17,8 +17,7 @@ from policy_protocol.errors import ChunkwireError, InvalidObservation
 from training.pi05.download import cached_file
 
 __all__ = [
-    "PALIGEMMA_TOKENIZER",
-    "SMALL_TOKENIZER",
+    "TOKENIZERS",
     "PromptTooLong",
     "Tokenizer",
     "TokenizerInvalid",
@@ -26,10 +25,11 @@ __all__ = [
     "prompt_text",
 ]
 
-PALIGEMMA_TOKENIZER = "gs://big_vision/paligemma_tokenizer.model"
-"""Where openpi downloads PaliGemma's sentencepiece model from."""
-SMALL_TOKENIZER = str(Path(__file__).with_name("small_tokenizer.model"))
-"""A small model of the project's own prompts; every number from 0 to 255 is one token (small_tokenizer.py)."""
+TOKENIZERS = {
+    "paligemma": "gs://big_vision/paligemma_tokenizer.model",  # where openpi downloads it from
+    "small": str(Path(__file__).with_name("small_tokenizer.model")),  # ships with the project (small_tokenizer.py)
+}
+"""The sentencepiece models that have a name."""
 _BINS = np.linspace(-1, 1, 256 + 1)[:-1]
 
 
@@ -82,8 +82,8 @@ class Tokenizer:
 
     @classmethod
     def load(cls, source: str | os.PathLike[str]) -> Tokenizer:
-        """Read a tokenizer from a path, or from a URL such as `PALIGEMMA_TOKENIZER` through the download cache."""
-        path = cached_file(os.fspath(source))
+        """Read a tokenizer by its name in `TOKENIZERS`, from a path, or from a URL through the download cache."""
+        path = cached_file(TOKENIZERS.get(os.fspath(source), os.fspath(source)))
         try:
             return cls(path.read_bytes())
         except OSError as error:

@@ -12,11 +12,15 @@ import jax
 import orbax.checkpoint as ocp
 
 from policy_protocol.errors import ChunkwireError
+from training.experiment import Experiment
 from training.pi05.checkpoint import Assets, as_saved, write_assets
 from training.pi05.params import flatten, unflatten
 from training.train_state import TrainState
 
 __all__ = ["CannotResume", "RunCheckpoints"]
+
+EXPERIMENT_FILE = "experiment.json"
+"""In a checkpoint's assets and in the run's folder."""
 
 
 class CannotResume(ChunkwireError):
@@ -30,6 +34,7 @@ class _AssetsHandler(ocp.CheckpointHandler):
 
     def save(self, directory: epath.Path, args: _AssetsSave) -> None:
         write_assets(Path(directory), args.assets)
+        (Path(directory) / EXPERIMENT_FILE).write_text(args.experiment.to_json(), encoding="utf-8")
 
     def restore(self, directory: epath.Path, args: Any = None) -> None:
         raise NotImplementedError("Assets are read by training.pi05.checkpoint.read_assets.")
@@ -39,6 +44,7 @@ class _AssetsHandler(ocp.CheckpointHandler):
 @dataclasses.dataclass
 class _AssetsSave(ocp.args.CheckpointArgs):
     assets: Assets
+    experiment: Experiment
 
 
 @ocp.args.register_with_handler(_AssetsHandler, for_restore=True)
@@ -53,13 +59,14 @@ class RunCheckpoints:
     Args:
         directory: the run's folder.
         assets: what goes beside the weights of every step; the spec's run id and step are filled in.
+        experiment: what the run computes, written beside them.
         run_id: of the run.
         keep: how many of the latest steps stay.
     """
 
-    def __init__(self, directory: Path, assets: Assets, run_id: str, keep: int = 3) -> None:
+    def __init__(self, directory: Path, assets: Assets, experiment: Experiment, run_id: str, keep: int = 3) -> None:
         self._assets = assets
-        self._run_id = run_id
+        self._experiment, self._run_id = experiment, run_id
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             item_handlers={
@@ -88,7 +95,7 @@ class RunCheckpoints:
         """Start saving; the directory N holds the state after N + 1 updates. Returns N."""
         step = int(state.step) - 1
         items = ocp.args.Composite(
-            assets=_AssetsSave(self._assets_at(step)),
+            assets=_AssetsSave(self._assets_at(step), self._experiment),
             params=ocp.args.PyTreeSave(as_saved(state.served_params)),
             train_state=ocp.args.PyTreeSave(_saved_state(state)),
         )
@@ -115,10 +122,11 @@ class RunCheckpoints:
         }
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
-        except (ValueError, KeyError) as error:
+        except Exception as error:  # orbax and tensorstore raise a dozen kinds for a damaged file
+            folder = self._manager.directory / str(step)
             raise CannotResume(
-                f"Step {step} of {self._manager.directory} does not fit this experiment: {str(error)[:300]}. "
-                "Resume with the settings that the run began with (experiment.json), or start anew with --overwrite."
+                f"{folder} cannot be restored: it is damaged, or of another model ({str(error)[:200]}). "
+                "Delete that folder to resume from the step before, or start anew with --overwrite."
             ) from error
         return _restored_state(fresh, restored["train_state"], restored["params"])
 
@@ -130,10 +138,10 @@ class RunCheckpoints:
 
 
 def _saved_state(state: TrainState) -> dict[str, Any]:
-    """openpi's layout: with averaging, `params/` holds the averaged weights and this the raw ones."""
+    """openpi's layout: with averaging, `params/` holds the averaged weights and this the raw ones, else none."""
     return {
         "step": state.step,
-        "params": _with_value(state.params),
+        "params": {} if state.ema_params is None else _with_value(state.params),
         "model_def": None,
         "opt_state": jax.tree.map(_named, state.opt_state, is_leaf=lambda node: isinstance(node, dict)),
         "ema_params": None,
@@ -146,10 +154,12 @@ def _named(node: Any) -> Any:
 
 
 def _restored_state(fresh: TrainState, saved: dict[str, Any], served: dict[str, Any]) -> TrainState:
-    averaged = None if fresh.ema_params is None else _without_value(served["params"])
+    served_params = _without_value(served["params"])
+    averages = fresh.ema_params is not None
     # orbax gives tuples back as lists and maps; the order of the leaves is the same.
     opt_state = jax.tree.unflatten(jax.tree.structure(fresh.opt_state), jax.tree.leaves(saved["opt_state"]))
-    return TrainState(saved["step"], _without_value(saved["params"]), opt_state, averaged)
+    params = _without_value(saved["params"]) if averages else served_params
+    return TrainState(saved["step"], params, opt_state, served_params if averages else None)
 
 
 def _with_value(tree: Any) -> Any:

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from policy_protocol.errors import ChunkwireError
+from policy_protocol.errors import ChunkwireError, did_you_mean
 from training.commands.convert import convert_command
 from training.commands.stats import stats_command
+from training.experiment import ExperimentInvalid
 
 __all__ = ["app", "main"]
 
@@ -51,7 +52,11 @@ def run_command(
     from training.pi05.compile_cache import use_compile_cache
 
     use_compile_cache()
-    step = train(configured, exp_name, runs, overwrite=overwrite, resume=resume)
+    try:
+        step = train(configured, exp_name, runs, overwrite=overwrite, resume=resume)
+    except KeyboardInterrupt:
+        print("train: interrupted before a step was done; frames that were decoded are kept.", file=sys.stderr)
+        raise typer.Exit(130) from None
     print(f"Trained. Serve it: serve --checkpoint {step}")
 
 
@@ -67,13 +72,24 @@ def list_command() -> None:
 
 def main() -> None:
     """Entry point: errors become one plain line and an exit code."""
-    if len(sys.argv) > 1 and not sys.argv[1].startswith("-") and sys.argv[1] not in _VERBS:
-        sys.argv.insert(1, "run")
     try:
+        if len(sys.argv) > 1 and not sys.argv[1].startswith("-") and sys.argv[1] not in _VERBS:
+            _require_experiment(sys.argv[1])
+            sys.argv.insert(1, "run")
         app()
     except ChunkwireError as error:
         print(f"train: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("train: interrupted; what was finished is kept. Go on with --resume.", file=sys.stderr)
         sys.exit(130)
+
+
+def _require_experiment(name: str) -> None:
+    """`train NAME`: neither a verb nor an experiment is most likely a slip in one of the two."""
+    from training.experiments import experiment_names
+
+    if name not in experiment_names():
+        raise ExperimentInvalid(
+            f"{name!r} is neither an experiment nor a verb.{did_you_mean(name, (*experiment_names(), *_VERBS))} "
+            "See the experiments: train list."
+        )

@@ -15,7 +15,6 @@ from policy_protocol.errors import ChunkwireError, did_you_mean
 from policy_protocol.json_tree import from_json, to_json
 from training.pi05.config import ModelConfig
 from training.pi05.normalization import NormKind
-from training.pi05.tokenizer import PALIGEMMA_TOKENIZER
 
 __all__ = ["Experiment", "ExperimentInvalid", "OptimizerConfig", "override"]
 
@@ -33,8 +32,8 @@ class OptimizerConfig:
     peak_lr: float = 2.5e-5
     end_lr: float = 2.5e-6
     warmup_steps: int = 1_000
-    decay_steps: int = 30_000
-    """Step at which the cosine reaches `end_lr`."""
+    decay_steps: int | None = None
+    """Step at which the cosine reaches `end_lr`; None means the run's last."""
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8
@@ -53,8 +52,8 @@ class Experiment:
     model: ModelConfig
     dataset: str
     """Path of the LeRobot dataset, unless `--dataset` says otherwise."""
-    tokenizer: str = PALIGEMMA_TOKENIZER
-    """Path or URL of the sentencepiece model; it is copied into every checkpoint."""
+    tokenizer: str = "paligemma"
+    """`paligemma`, `small`, or a path or URL of a sentencepiece model; it is copied into every checkpoint."""
     asset_id: str = "maniskill"
     """Folder of the norm stats in a checkpoint's assets."""
     normalization: NormKind = "quantile"
@@ -64,7 +63,8 @@ class Experiment:
     steps: int = 30_000
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mask_padding: bool = False
-    """Leave padded action dimensions and steps past an episode's end out of the loss. openpi keeps them in."""
+    """Leave steps past an episode's end out of the loss. openpi keeps them in. Padded action dimensions always stay in:
+    the sampler integrates them too, and untrained they lead the real ones astray."""
     execution_horizon: int = 10
     """Steps of a chunk that a client runs before it asks again."""
     denoising_steps: int = 10
@@ -78,10 +78,22 @@ class Experiment:
         for name in ("batch_size", "steps", "save_every", "log_every", "denoising_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative: {self.seed}.")
+        if not 0 <= self.optimizer.warmup_steps < self.decay_steps:
+            raise ValueError(
+                f"optimizer.warmup_steps {self.optimizer.warmup_steps} is not in 0..{self.decay_steps - 1}: "
+                f"the schedule has {self.decay_steps} steps. Set optimizer.warmup_steps or steps."
+            )
         if not 1 <= self.execution_horizon <= self.model.action_horizon:
             raise ValueError(
                 f"execution_horizon {self.execution_horizon} is not in 1..{self.model.action_horizon} (action_horizon)."
             )
+
+    @property
+    def decay_steps(self) -> int:
+        """Length of the learning-rate schedule in steps."""
+        return self.optimizer.decay_steps or self.steps
 
     def to_json(self) -> str:
         """The text of a run's `experiment.json`."""
@@ -113,8 +125,8 @@ def override(experiment: Experiment, settings: Sequence[str]) -> Experiment:
 
 def _child(branch: Any, name: str, path: str) -> Any:
     if not isinstance(branch, dict) or name not in branch:
-        known = branch if isinstance(branch, dict) else {}
-        raise ExperimentInvalid(f"--set: there is no setting {path!r}.{did_you_mean(name, known)}")
+        hint = did_you_mean(name, branch) if isinstance(branch, dict) else ""
+        raise ExperimentInvalid(f"--set: there is no setting {path!r}.{hint}")
     return branch[name]
 
 

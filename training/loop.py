@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import numpy as np
@@ -20,16 +22,19 @@ from training.pi05.observation import ObservationTransform, trained_prompt_lengt
 from training.pi05.tokenizer import Tokenizer
 from training.policy_spec import WIRE_PREFIX, build_spec
 from training.progress import TrainingProgress
-from training.run_directory import MetricsLog, open_run
+from training.run_directory import MetricsLog, RunFacts, begin_run, check_run, run_directory
 from training.samples import Samples, SampleTransform
+from training.stop_signal import Stopped, StopSignal
 from training.train_state import TrainState, init_state
 from training.train_step import make_train_step
 
 __all__ = ["Diverged", "train"]
 
+Record: TypeAlias = Mapping[str, float]
+
 
 class Diverged(ChunkwireError):
-    """The loss became NaN or infinite."""
+    """The loss, the gradient or the parameters became NaN or infinite."""
 
     code = "diverged"
 
@@ -45,6 +50,11 @@ class _Inputs:
     def samples(self, step: int) -> Samples:
         return self.transform(self.loader.batch(step))
 
+    @property
+    def facts(self) -> RunFacts:
+        tokenizer = hashlib.sha256(self.assets.tokenizer.model).hexdigest()[:16]
+        return RunFacts(self.assets.spec.policy.dataset_fingerprint, tokenizer)
+
 
 def train(experiment: Experiment, run: str, base: Path, *, overwrite: bool = False, resume: bool = False) -> Path:
     """Train an experiment; returns the last step directory.
@@ -57,15 +67,16 @@ def train(experiment: Experiment, run: str, base: Path, *, overwrite: bool = Fal
         resume: go on from its newest checkpoint; the losses are those of an uninterrupted run.
 
     Raises:
-        ChunkwireError: the dataset, the run's folder or the settings are not usable, or the loss is NaN (`Diverged`).
-        KeyboardInterrupt: after saving the state reached.
+        ChunkwireError: the dataset, the run's folder or the settings are not usable, or the run diverged (`Diverged`).
+        Stopped: a signal ended the run; the state reached is saved.
     """
+    directory = run_directory(base, experiment, run)
+    check_run(directory, experiment, overwrite=overwrite, resume=resume)
     inputs = _open_inputs(experiment, run)
-    directory = base / experiment.name / run
-    run_id = open_run(directory, experiment, overwrite=overwrite, resume=resume)
+    facts = begin_run(directory, experiment, inputs.facts, overwrite=overwrite, resume=resume)
     key = jax.random.key(experiment.seed)
     state = init_state(experiment, jax.random.fold_in(key, 2**31 - 1))
-    with RunCheckpoints(directory, inputs.assets, run_id) as checkpoints:
+    with RunCheckpoints(directory, inputs.assets, experiment, facts.run_id) as checkpoints:
         if resume:
             state = checkpoints.restore(state)
         _run(experiment, inputs, state, key, checkpoints, directory)
@@ -79,6 +90,7 @@ def _open_inputs(experiment: Experiment, run: str) -> _Inputs:
     norm_stats = compute_norm_stats(dataset)
     spec = build_spec(experiment, dataset, norm_stats, fingerprint(dataset), run)
     observation = ObservationTransform(spec, experiment.model, norm_stats, tokenizer)
+    prompt_length = trained_prompt_lengths(spec, tokenizer, experiment.model.max_token_len)[-1]
     side = experiment.model.vision.image_size
     loader = Loader(
         dataset,
@@ -87,13 +99,8 @@ def _open_inputs(experiment: Experiment, run: str) -> _Inputs:
         batch_size=experiment.batch_size,
         seed=experiment.seed,
     )
-    transform = SampleTransform(
-        observation,
-        norm_stats,
-        wire_keys={camera.key.removeprefix(WIRE_PREFIX): camera.key for camera in spec.observation.cameras},
-        prompt_length=trained_prompt_lengths(spec, tokenizer, experiment.model.max_token_len)[-1],
-        mask_padding=experiment.mask_padding,
-    )
+    wire_keys = {camera.key.removeprefix(WIRE_PREFIX): camera.key for camera in spec.observation.cameras}
+    transform = SampleTransform(observation, norm_stats, wire_keys, prompt_length, experiment.mask_padding)
     return _Inputs(Assets(experiment.asset_id, norm_stats, spec, tokenizer), loader, transform)
 
 
@@ -107,9 +114,9 @@ def _run(
 ) -> None:
     step_function, first = make_train_step(experiment), int(state.step)
     log = MetricsLog(directory, first)
-    saved = first
     try:
         with (
+            StopSignal() as stop,
             TrainingProgress(experiment.name, first, experiment.steps) as progress,
             Prefetch(inputs.samples, first, experiment.steps, depth=2) as batches,
         ):
@@ -117,18 +124,19 @@ def _run(
             for step in range(first, experiment.steps):
                 samples = clock.waited(lambda: next(batches))
                 state, metrics = step_function(state, key, samples)
-                if (step + 1) % experiment.log_every == 0 or step + 1 == experiment.steps:
+                last = step + 1 == experiment.steps or stop.number is not None
+                save = last or (step + 1) % experiment.save_every == 0
+                if save or (step + 1) % experiment.log_every == 0:
                     record = clock.record(step, metrics, experiment.batch_size)
                     _stop_if_diverged(record, directory, samples)
-                    log.write(record)
+                    log.write(dict(record))
                     progress.show(record)
-                if (step + 1) % experiment.save_every == 0 or step + 1 == experiment.steps:
-                    saved = checkpoints.save(state) + 1
-    except KeyboardInterrupt:
-        if int(state.step) > saved:
-            checkpoints.save(state)
-        checkpoints.wait()
-        raise
+                if save:
+                    checkpoints.save(state)
+                if stop.number is not None and step + 1 < experiment.steps:
+                    progress.say(f"stopping: saving step {step}")
+                    checkpoints.wait()
+                    raise Stopped(f"stopped; {directory / str(step)} is saved. Go on with --resume.", stop.number)
     finally:
         log.close()
 
@@ -139,14 +147,14 @@ class _Clock:
     def __init__(self) -> None:
         self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
 
-    def waited(self, take: Any) -> Samples:
+    def waited(self, take: Callable[[], Samples]) -> Samples:
         begun = time.perf_counter()
-        samples: Samples = take()
+        samples = take()
         self._waited += time.perf_counter() - begun
         self._steps += 1
         return samples
 
-    def record(self, step: int, metrics: Any, batch_size: int) -> dict[str, float]:
+    def record(self, step: int, metrics: Mapping[str, jax.Array], batch_size: int) -> Record:
         """The line of a step; reading the metrics waits for the device, so the times are real."""
         values = {name: float(value) for name, value in metrics.items()}
         elapsed = time.perf_counter() - self._start
@@ -157,17 +165,19 @@ class _Clock:
             "samples_per_second": batch_size * self._steps / elapsed,
             "data_wait_share": self._waited / elapsed,
         }
-        self.__init__()
+        self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
         return line
 
 
-def _stop_if_diverged(record: dict[str, float], directory: Path, samples: Samples) -> None:
-    if np.isfinite(record["loss"]):
+def _stop_if_diverged(record: Record, directory: Path, samples: Samples) -> None:
+    wrong = [name for name in ("loss", "grad_norm", "param_norm") if not np.isfinite(record[name])]
+    if not wrong:
         return
     batch = directory / "diverged_batch.npz"
     leaves, _ = jax.tree.flatten_with_path(samples)
     np.savez(batch, **{jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves})
     raise Diverged(
-        f"The loss is {record['loss']} at step {int(record['step'])}. The batch is saved in {batch}. "
-        "Resume from the last checkpoint with a lower --set optimizer.peak_lr=…, or look at the batch."
+        f"{wrong[0]} is {record[wrong[0]]} at step {int(record['step'])}; it became so since the last logged step. "
+        f"The batch of this step is saved in {batch}. Go on from the last checkpoint with a lower rate: "
+        "--resume --set optimizer.peak_lr=…"
     )

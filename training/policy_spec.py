@@ -77,7 +77,7 @@ def _cameras(dataset: Dataset) -> tuple[CameraSpec, ...]:
     facts = {} if dataset.facts is None else {camera.key: camera for camera in dataset.facts.cameras}
     cameras = []
     for key, slot in zip(keys, SLOTS, strict=False):
-        height, width, _ = dataset.features[key].shape
+        height, width = dataset.features[key].image_size
         known = facts.get(key)
         cameras.append(
             CameraSpec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
@@ -38,7 +39,7 @@ class TrainingProgress:
     ) -> None:
         self._live.stop()
 
-    def show(self, record: dict[str, float]) -> None:
+    def show(self, record: Mapping[str, float]) -> None:
         """Update with a line of `metrics.jsonl`."""
         text = (
             f"loss {record['loss']:.4f}  grad {record['grad_norm']:.2f}  {record['step_seconds']:.2f} s/step  "
@@ -48,3 +49,10 @@ class TrainingProgress:
         self._live.update(self._task, completed=done, text=text)
         if self._live.disable:
             print(f"step {done}/{self._steps}  {text}", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        if self._live.disable:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._live.console.print(text)

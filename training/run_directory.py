@@ -1,22 +1,31 @@
-"""The folder of one run: `<base>/<experiment>/<name>/` with `experiment.json`, `metrics.jsonl` and the steps."""
+"""The folder of one run, `<runs>/<experiment>/<name>/`: its settings, its facts, `metrics.jsonl` and the steps."""
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from policy_protocol.errors import ChunkwireError
-from training.checkpoints import CannotResume
-from training.experiment import Experiment
+from flax import traverse_util
 
-__all__ = ["MetricsLog", "RunExists", "open_run"]
+from policy_protocol.errors import ChunkwireError, SpecInvalid
+from policy_protocol.json_tree import from_json, to_json
+from training.checkpoints import EXPERIMENT_FILE, CannotResume
+from training.experiment import Experiment, ExperimentInvalid
 
-_EXPERIMENT_FILE = "experiment.json"
+__all__ = ["MetricsLog", "RunExists", "RunFacts", "begin_run", "check_run", "run_directory"]
+
+_RUN_FILE = "run.json"
 _METRICS_FILE = "metrics.jsonl"
-_RUN_ID_FILE = "run_id"
+_MAY_CHANGE = frozenset(
+    {"steps", "save_every", "log_every", "dataset", "tokenizer"}
+    | {f"optimizer.{name}" for name in ("peak_lr", "end_lr", "warmup_steps", "decay_steps")}
+)
+"""Settings that a resumed run may have otherwise than it began. Paths may move: what they hold is in `RunFacts`."""
 
 
 class RunExists(ChunkwireError):
@@ -25,49 +34,100 @@ class RunExists(ChunkwireError):
     code = "run_exists"
 
 
-def open_run(directory: Path, experiment: Experiment, *, overwrite: bool, resume: bool) -> str:
-    """Make the run's folder, or check that it may be gone on with. Returns the run's id, drawn when it began.
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run is beyond its settings (`run.json`)."""
+
+    dataset_fingerprint: str
+    tokenizer_hash: str
+    run_id: str = ""
+    """Drawn when the run began."""
+
+
+def run_directory(runs: Path, experiment: Experiment, name: str) -> Path:
+    """Where a run goes. Raises `ExperimentInvalid` for a name that is no plain folder name."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise ExperimentInvalid(
+            f"--exp-name {name!r} is no name for a run: use letters, digits, '-', '_' and '.', a letter or digit first."
+        )
+    return runs / experiment.name / name
+
+
+def check_run(directory: Path, experiment: Experiment, *, overwrite: bool, resume: bool) -> None:
+    """Refuse at once what `begin_run` would refuse after the data is prepared; changes nothing.
 
     Raises:
-        RunExists: it exists, and neither flag was given.
+        RunExists: the folder exists and neither flag was given, or it is no run and must not be deleted.
         CannotResume: `resume` without a run, or of a run that began with other settings (names them).
     """
+    is_run = (directory / EXPERIMENT_FILE).exists()
     if resume:
-        if not (directory / _EXPERIMENT_FILE).exists():
+        if not is_run:
             raise CannotResume(f"There is no run at {directory} to resume. Leave out --resume to start it.")
-        _check_same(directory, experiment)
-        return (directory / _RUN_ID_FILE).read_text(encoding="utf-8").strip()
-    if directory.exists() and not overwrite:
+        _check_settings(directory, experiment)
+    elif directory.exists() and not overwrite:
         raise RunExists(
             f"The run {directory} exists. Pass --resume to go on with it, --overwrite to delete it and start anew, "
             "or another --exp-name."
         )
-    if directory.exists():
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True)
-    run_id = secrets.token_hex(8)
-    (directory / _RUN_ID_FILE).write_text(run_id + "\n", encoding="utf-8")
-    (directory / _EXPERIMENT_FILE).write_text(experiment.to_json(), encoding="utf-8")
-    return run_id
+    elif directory.exists() and not is_run and any(directory.iterdir()):
+        raise RunExists(f"{directory} is no run (it has no {EXPERIMENT_FILE}), so --overwrite does not delete it.")
 
 
-_MAY_CHANGE = frozenset({"steps", "save_every", "log_every", "dataset", "tokenizer"})
-"""Settings that a resumed run may have otherwise than it began; paths may have moved."""
+def begin_run(directory: Path, experiment: Experiment, facts: RunFacts, *, overwrite: bool, resume: bool) -> RunFacts:
+    """Make the run's folder, or go on with it; returns the facts with the run's id.
+
+    Raises:
+        RunExists, CannotResume: as `check_run`, and when the data or the tokenizer is not what the run began with.
+    """
+    check_run(directory, experiment, overwrite=overwrite, resume=resume)
+    if resume:
+        facts = _check_facts(directory, facts)
+    else:
+        if directory.exists():
+            shutil.rmtree(directory)
+        directory.mkdir(parents=True)
+        facts = replace(facts, run_id=secrets.token_hex(8))
+        (directory / _RUN_FILE).write_text(json.dumps(to_json(facts), indent=2) + "\n", encoding="utf-8")
+    (directory / EXPERIMENT_FILE).write_text(experiment.to_json(), encoding="utf-8")
+    return facts
 
 
-def _check_same(directory: Path, experiment: Experiment) -> None:
-    before = json.loads((directory / _EXPERIMENT_FILE).read_text(encoding="utf-8"))
-    now = json.loads(experiment.to_json())
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CannotResume(f"{path} is missing or damaged ({error}). Start anew with --overwrite.") from error
+
+
+def _check_settings(directory: Path, experiment: Experiment) -> None:
+    before, now = (
+        traverse_util.flatten_dict(tree, sep=".") for tree in (_read(directory / EXPERIMENT_FILE), to_json(experiment))
+    )
     changed = [
-        f"{name} was {before.get(name)}, is {now[name]}"
-        for name in now
-        if name not in _MAY_CHANGE and before.get(name) != now[name]
+        f"{name} was {before.get(name)}, is {now.get(name)}"
+        for name in sorted(before.keys() | now.keys())
+        if name not in _MAY_CHANGE and before.get(name) != now.get(name)
     ]
     if changed:
         raise CannotResume(
             f"The run {directory} began with other settings: {'; '.join(changed)}. "
             "Use the same ones, or another --exp-name."
         )
+
+
+def _check_facts(directory: Path, facts: RunFacts) -> RunFacts:
+    try:
+        before = from_json(RunFacts, _read(directory / _RUN_FILE))
+    except SpecInvalid as error:
+        raise CannotResume(f"{directory / _RUN_FILE} is damaged: {error} Start anew with --overwrite.") from error
+    for name, what in (("dataset_fingerprint", "dataset"), ("tokenizer_hash", "tokenizer")):
+        if getattr(before, name) != getattr(facts, name):
+            raise CannotResume(
+                f"The {what} is not the one that the run {directory} began with. "
+                f"Pass that one, or start anew with --overwrite or another --exp-name."
+            )
+    return before
 
 
 class MetricsLog:

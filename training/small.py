@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from training.experiment import Experiment, OptimizerConfig
 from training.pi05.config import preset
-from training.pi05.tokenizer import SMALL_TOKENIZER
 
 __all__ = ["small_pi05"]
 
@@ -15,14 +14,12 @@ def small_pi05(task: str) -> Experiment:
         name=f"pi05_maniskill_{task}_small",
         model=preset("pi05_small"),
         dataset=f"datasets/{task}",
-        tokenizer=SMALL_TOKENIZER,
+        tokenizer="small",
         batch_size=32,
         steps=600,
         # From scratch, so the rate is a hundred times that of fine-tuning; the average forgets within a hundred steps.
-        optimizer=OptimizerConfig(
-            peak_lr=1e-3, end_lr=1e-4, warmup_steps=50, decay_steps=600, weight_decay=1e-4, ema_decay=0.98
-        ),
-        mask_padding=True,  # 9 of the 16 action dimensions are padding
+        optimizer=OptimizerConfig(peak_lr=1e-3, end_lr=1e-4, warmup_steps=20, weight_decay=1e-4, ema_decay=0.98),
+        mask_padding=True,
         execution_horizon=8,
         save_every=200,
     )

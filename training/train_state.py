@@ -32,21 +32,21 @@ class TrainState(flax.struct.PyTreeNode):
         return self.params if self.ema_params is None else self.ema_params
 
 
-def learning_rate(config: OptimizerConfig) -> optax.Schedule:
+def learning_rate(config: OptimizerConfig, decay_steps: int) -> optax.Schedule:
     """Linear warm-up from `peak_lr / (warmup_steps + 1)`, then a cosine to `end_lr`, as openpi has it."""
     return optax.warmup_cosine_decay_schedule(
         init_value=config.peak_lr / (config.warmup_steps + 1),
         peak_value=config.peak_lr,
         warmup_steps=config.warmup_steps,
-        decay_steps=config.decay_steps,
+        decay_steps=decay_steps,
         end_value=config.end_lr,
     )
 
 
-def optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+def optimizer(config: OptimizerConfig, decay_steps: int) -> optax.GradientTransformation:
     """AdamW after clipping; the nesting is openpi's, so that its train states restore."""
     adamw = optax.adamw(
-        learning_rate(config), b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay
+        learning_rate(config, decay_steps), b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay
     )
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
 
@@ -55,4 +55,6 @@ def init_state(experiment: Experiment, key: PRNGKeyArray) -> TrainState:
     """A fresh state."""
     params = init_params(experiment.model, key)
     averaged = None if experiment.optimizer.ema_decay is None else jax.tree.map(jnp.array, params)
-    return TrainState(jnp.int32(0), params, optimizer(experiment.optimizer).init(params), averaged)
+    return TrainState(
+        jnp.int32(0), params, optimizer(experiment.optimizer, experiment.decay_steps).init(params), averaged
+    )

@@ -25,8 +25,8 @@ TrainStep: TypeAlias = Callable[[TrainState, PRNGKeyArray, Samples], tuple[Train
 def make_train_step(experiment: Experiment) -> TrainStep:
     """The jitted update of an experiment. The state is donated; the key is the run's, the step is folded in here."""
     model = PiModel(experiment.model)
-    transform = optimizer(experiment.optimizer)
-    schedule = learning_rate(experiment.optimizer)
+    transform = optimizer(experiment.optimizer, experiment.decay_steps)
+    schedule = learning_rate(experiment.optimizer, experiment.decay_steps)
     decay = experiment.optimizer.ema_decay
 
     def loss_of(params: PyTree[Array], key: PRNGKeyArray, samples: Samples) -> Float[Array, ""]:

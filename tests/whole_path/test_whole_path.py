@@ -58,7 +58,16 @@ def checkpoint(workspace, environment, demonstrations):
     dataset = workspace / "pushcube"
     run(MODEL / "train", "convert", demonstrations, dataset, env=environment)
     place = ("--exp-name", "test", "--dataset", dataset, "--runs", workspace / "runs")
-    settings = ("--set", "steps=4", "--set", "batch_size=4", "--set", "save_every=2")
+    settings = (
+        "--set",
+        "steps=4",
+        "--set",
+        "batch_size=4",
+        "--set",
+        "save_every=2",
+        "--set",
+        "optimizer.warmup_steps=1",
+    )
     run(MODEL / "train", EXPERIMENT, *place, *settings, env=environment)
     return workspace / "runs" / EXPERIMENT / "test" / "3"
 

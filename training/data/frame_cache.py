@@ -18,6 +18,7 @@ from training.data.dataset import Dataset
 from training.data.errors import FrameCacheUnusable
 from training.data.fingerprint import fingerprint
 from training.data.frame_cache_build import build_camera, check_room
+from training.pi05.download import cache_directory
 
 __all__ = ["FrameCache", "default_cache_root", "open_frame_cache"]
 
@@ -38,9 +39,8 @@ class FrameCache:
 
 
 def default_cache_root() -> Path:
-    """Where caches go unless told otherwise: `$XDG_CACHE_HOME/chunkwire/frames`, usually below `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "chunkwire" / "frames"
+    """Where caches go unless told otherwise: `frames` in the user's cache."""
+    return cache_directory() / "frames"
 
 
 def open_frame_cache(dataset: Dataset, root: str | os.PathLike[str], *, height: int, width: int) -> FrameCache:

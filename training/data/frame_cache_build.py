@@ -34,7 +34,7 @@ def check_room(directory: Path, shape: Shape, cameras: int) -> None:
     if needed - started > free:
         raise FrameCacheUnusable(
             f"The decoded frames need {needed / 1e9:.1f} GB but {directory} has {free / 1e9:.1f} GB free. "
-            "Set XDG_CACHE_HOME to a folder on another disk."
+            "Set CHUNKWIRE_CACHE to a folder on another disk."
         )
 
 

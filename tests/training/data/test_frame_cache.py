@@ -143,6 +143,6 @@ def test_a_full_disk_is_noticed_before_decoding(dataset, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(frame_cache_build.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(
-        FrameCacheUnusable, match=r"The decoded frames need 0\.0 GB but .*Set XDG_CACHE_HOME to a folder"
+        FrameCacheUnusable, match=r"The decoded frames need 0\.0 GB but .*Set CHUNKWIRE_CACHE to a folder"
     ):
         open_frame_cache(dataset, tmp_path, **SIZE)

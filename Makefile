@@ -12,14 +12,15 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-ENV ?= StackCube-v1
-EPISODES ?= 20
-DEMOS ?= 20
-STEPS ?= 400
-SEED ?= 0
-CHECKPOINT ?=
-WORKERS ?= $(shell nproc)
-PYTHON ?= python3
+# Plain assignments: a variable of the same name in the caller's environment (ENV is common) changes nothing.
+ENV = StackCube-v1
+EPISODES = 20
+DEMOS = 20
+STEPS = 400
+SEED = 0
+CHECKPOINT =
+WORKERS = $(shell nproc)
+PYTHON = python3
 
 TASK := $(shell echo '$(ENV)' | sed 's/-v[0-9]*$$//' | tr '[:upper:]' '[:lower:]')
 EXPERIMENT := pi05_maniskill_$(TASK)_small
@@ -78,9 +79,10 @@ $(DATASET)/meta/info.json: $(DEMOS_FILE)
 
 $(RUN)/trained: $(DATASET)/meta/info.json
 	@echo '== training $(EXPERIMENT) for $(STEPS) steps'
-	if compgen -G '$(RUN)/[0-9]*' >/dev/null; then how=--resume; else how=--overwrite; fi
-	$(MODEL)/train $(EXPERIMENT) --exp-name $(notdir $(RUN)) --dataset $(DATASET) $$how \
-		--set steps=$(STEPS) --set optimizer.decay_steps=$(STEPS)
+	# A run is gone on with when a step of it is saved and the data is what it began with.
+	how=--overwrite
+	if compgen -G '$(RUN)/[0-9]*/params' >/dev/null && [ '$(RUN)/run.json' -nt '$<' ]; then how=--resume; fi
+	$(MODEL)/train $(EXPERIMENT) --exp-name $(notdir $(RUN)) --dataset $(DATASET) --set steps=$(STEPS) $$how
 	touch $@
 
 test: lint test-model test-sim test-path ## Everything that CI runs

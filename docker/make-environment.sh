@@ -11,10 +11,16 @@ shift 3
     echo "Python 3.11 or newer is needed, $("$python" --version) was found. Pass PYTHON=python3.11 to make." >&2
     exit 1
 }
-"$python" -m venv "$folder" || {
-    echo "Python's venv module does not work. On Debian and Ubuntu: apt-get install python3-venv" >&2
-    exit 1
-}
+if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    # Debian and Ubuntu ship Python without it.
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -qq && apt-get install -y -qq python3-venv
+    else
+        echo "Python's venv module is missing. On Debian and Ubuntu: apt-get install python3-venv" >&2
+        exit 1
+    fi
+fi
+"$python" -m venv "$folder"
 project=$1
 shift
 # Of pip's output, the name of each package as it comes: a sign of life, and the errors, which go to stderr.

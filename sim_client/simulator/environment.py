@@ -48,14 +48,15 @@ def make_environment(settings: SimulationSettings) -> BaseEnv:
     try:
         environment = _make(settings, settings.control_mode).unwrapped
     except (SystemExit, EOFError) as error:  # ManiSkill asks on the terminal whether to download, then exits
-        raise UnknownEnvironment(
-            f"The assets of {settings.env_id} are not installed. Run: "
-            f"python -m mani_skill.utils.download_asset {settings.env_id}"
-        ) from error
+        raise _assets_error(settings) from error
+    except FileNotFoundError as error:  # an environment that does not declare what it needs
+        raise _assets_error(settings, f" (no such file: {error.filename})") from error
     except AssertionError as error:
         raise _control_mode_error(settings, error) from error
     except RuntimeError as error:
         raise _runtime_error(settings, error) from error
+    except Exception as error:  # whatever the constructor of one of 100 environments lets through
+        raise _set_up_error(settings, error) from error
     _require_render_device(settings, environment)
     return environment
 
@@ -67,7 +68,7 @@ def _make(settings: SimulationSettings, control_mode: str | None) -> gymnasium.E
         robot_uids=settings.robot_uids,
         control_mode=control_mode,
         obs_mode="none" if settings.render_backend == "none" else "rgb",
-        reward_mode="none",
+        reward_mode=_reward_mode(settings.env_id),
         max_episode_steps=settings.max_episode_steps,
         sensor_configs={"height": settings.camera_height, "width": settings.camera_width},
         sim_config={"sim_freq": settings.sim_freq, "control_freq": settings.control_freq},
@@ -85,15 +86,41 @@ def _require_known(settings: SimulationSettings) -> None:
     supported = REGISTERED_ENVS[env_id].cls.SUPPORTED_ROBOTS
     if supported is None or robot in supported or _STANDS_IN_FOR.get(robot) in supported:
         return
+    single = [name for name in supported if isinstance(name, str)]
+    if not single:
+        raise UnsupportedRobot(
+            f"{env_id} needs several robots at once, which Chunkwire cannot drive. Pass another --env."
+        )
     raise UnsupportedRobot(
-        f"{env_id} does not run with the robot {robot!r}. Pass --robot with one of: {', '.join(map(str, supported))}."
+        f"{env_id} does not run with the robot {robot!r}. Pass --robot with one of: {', '.join(single)}."
     )
 
 
+def _reward_mode(env_id: str) -> str:
+    """Rewards are not used: the cheapest that the environment has."""
+    supported = REGISTERED_ENVS[env_id].cls.SUPPORTED_REWARD_MODES
+    return next((mode for mode in ("none", "sparse") if mode in supported), supported[0])
+
+
+def _assets_error(settings: SimulationSettings, detail: str = "") -> UnknownEnvironment:
+    return UnknownEnvironment(
+        f"The assets of {settings.env_id} are not installed{detail}. Run: "
+        f"python -m mani_skill.utils.download_asset {settings.env_id}"
+    )
+
+
+def _set_up_error(settings: SimulationSettings, error: Exception) -> SimulationError:
+    reason = str(error).partition(" was raised from the environment creator")[0]  # gymnasium's, with all arguments
+    return SimulationError(f"ManiSkill cannot set up {settings.env_id}: {type(error).__name__}: {reason}")
+
+
 def _control_mode_error(settings: SimulationSettings, error: AssertionError) -> SimulationError:
-    modes = _make(settings, None).unwrapped.agent.supported_control_modes
+    try:
+        modes = _make(settings, None).unwrapped.agent.supported_control_modes
+    except Exception:  # then the control mode was not at fault
+        return _set_up_error(settings, error)
     if settings.control_mode in modes:
-        return SimulationError(f"ManiSkill cannot set up {settings.env_id}: {error}")
+        return _set_up_error(settings, error)
     return UnsupportedControlMode(
         f"The robot {settings.robot_uids!r} has no control mode {settings.control_mode!r}. "
         f"Pass --control-mode with one of: {', '.join(modes)}."

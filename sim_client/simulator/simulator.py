@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -54,11 +55,17 @@ class Simulator:
         self.action_low = np.asarray(space.low, np.float32)
         self.action_high = np.asarray(space.high, np.float32)
         self.reset(seed=0)
+        self._require_success()
         self.state_sources = {source: value.size for source, value in self._state().items()}
 
     def reset(self, seed: int) -> None:
-        """Start the episode that `seed` determines."""
-        _, self._info = self._environment.reset(seed=seed, options={"reconfigure": True})
+        """Start the episode that `seed` determines.
+
+        Raises:
+            SimulationError: SAPIEN failed, here as in `step` and `observe`.
+        """
+        with self._failing_by_name("resetting"):
+            _, self._info = self._environment.reset(seed=seed, options={"reconfigure": True})
 
     def step(self, action: Float[np.ndarray, "action_dim"]) -> StepResult:
         """Apply one action for one control period: physics only.
@@ -67,11 +74,12 @@ class Simulator:
             SimulationError: the action has the wrong shape or is not finite.
         """
         self._require_action(action)
-        *_, self._info = self._environment.step(torch.from_numpy(np.asarray(action, np.float32)))
+        with self._failing_by_name("stepping"):
+            *_, self._info = self._environment.step(torch.from_numpy(np.asarray(action, np.float32)))
         elapsed = int(self._environment.elapsed_steps[0])
         flags = _flags(self._info)
         return StepResult(
-            success=flags.pop("success", False),
+            success=flags.pop("success"),
             stages=flags,
             truncated=elapsed >= self.settings.max_episode_steps,
             elapsed_steps=elapsed,
@@ -88,11 +96,28 @@ class Simulator:
         """
         names = self.cameras if cameras is None else tuple(cameras)
         self._require_cameras(names)
-        return SimulatorObservation(images=self._render(names) if names else {}, state=self._state())
+        with self._failing_by_name("observing"):
+            return SimulatorObservation(images=self._render(names) if names else {}, state=self._state())
 
     def close(self) -> None:
         """Free the scene. The simulator is of no use afterwards."""
         self._environment.close()
+
+    @contextmanager
+    def _failing_by_name(self, doing: str) -> Iterator[None]:
+        """SAPIEN reports a lost GPU, full memory and the like as bare RuntimeErrors: they void the episode."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise SimulationError(f"The simulator failed while {doing} {self.settings.env_id}: {error}") from error
+
+    def _require_success(self) -> None:
+        if "success" not in _flags(self._info):
+            self.close()
+            raise SimulationError(
+                f"{self.settings.env_id} reports no success, so there is nothing to measure. Pass another --env; "
+                "`sim-client tasks` lists the project's own."
+            )
 
     def _stop_observing(self) -> None:
         """Make ManiSkill's own reset and step return no observation, hence render nothing.

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from sim_client.errors import (
+    InvalidOption,
     RenderingUnavailable,
     SimulationError,
     UnknownEnvironment,
@@ -161,6 +163,24 @@ def test_an_unknown_camera_offers_the_closest(stack: Simulator) -> None:
         stack.observe(cameras=["hand_cam"])
 
 
+def test_an_environment_without_the_reward_mode_none_runs_all_the_same() -> None:
+    settings = SimulationSettings("DrawTriangle-v1", "panda_stick", "pd_joint_delta_pos", render_backend="none")
+    simulator = Simulator(settings)
+    assert not simulator.step(np.zeros_like(simulator.action_low)).success
+    simulator.close()
+
+
+def test_a_sapien_that_fails_while_rendering_is_an_error_of_the_simulator() -> None:
+    """A camera taken out of its scene makes SAPIEN raise what it raises for a lost GPU: a bare RuntimeError."""
+    simulator = Simulator(replace(STACK, env_id="PushCube-v1"))
+    simulator._environment.scene.sensors["base_camera"].camera._render_cameras[0].disable()
+    with pytest.raises(SimulationError, match="^The simulator failed while observing PushCube-v1: failed to take pic"):
+        simulator.observe()
+    simulator.reset(1)
+    assert simulator.observe().images["base_camera"].std() > 1
+    simulator.close()
+
+
 def test_an_action_of_the_wrong_shape_or_not_finite_is_refused(physics: Simulator) -> None:
     with pytest.raises(SimulationError, match=r"has shape \(8,\), but .* 'pd_ee_delta_pose' .* takes \(7,\)"):
         physics.step(np.zeros(8, np.float32))
@@ -187,6 +207,22 @@ def test_an_action_of_the_wrong_shape_or_not_finite_is_refused(physics: Simulato
             UnsupportedControlMode,
             r"no control mode 'pd_ee_pos_delta'\. Pass --control-mode with one of: .*pd_ee_delta_pose",
         ),
+        ({"env_id": "Empty-v1"}, SimulationError, r"^Empty-v1 reports no success, so there is nothing to measure\."),
+        (
+            {"env_id": "ReplicaCAD_SceneManipulation-v1", "robot_uids": "fetch"},
+            UnknownEnvironment,
+            r"are not installed \(no such file: .*json\)\. Run: python -m mani_skill\.utils\.download_asset Replica",
+        ),
+        (
+            {"env_id": "RotateValveLevel0-v1", "robot_uids": "dclaw"},
+            SimulationError,
+            r"^ManiSkill cannot set up RotateValveLevel0-v1: TypeError: .* multiple values for .* 'robot_uids'$",
+        ),
+        (
+            {"env_id": "TwoRobotStackCube-v1"},
+            UnsupportedRobot,
+            r"^TwoRobotStackCube-v1 needs several robots at once, which Chunkwire cannot drive\. Pass another --env\.$",
+        ),
         ({"render_backend": "gpu"}, RenderingUnavailable, r"cannot render on a GPU here .* --render-backend cpu\."),
     ],
 )
@@ -211,7 +247,7 @@ def test_an_environment_that_cannot_be_made_says_what_to_change(
     ],
 )
 def test_settings_out_of_range_name_the_flag(change: dict[str, int], message: str) -> None:
-    with pytest.raises(SimulationError, match=message):
+    with pytest.raises(InvalidOption, match=message):
         SimulationSettings("StackCube-v1", **change)
 
 

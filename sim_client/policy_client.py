@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from policy_protocol import ActionChunk, EpisodeMoment, InferReply, InferRequest, Observation, PolicySpec, pack, unpack
 from policy_protocol.errors import CodecError, ProtocolViolation, RemoteError, ServerUnavailable
+from sim_client.option_checks import require_seconds
 from sim_client.wire.connecting import open_connection, read_greeting
 from sim_client.wire.exchange import Exchange
 from sim_client.wire.server_address import websocket_url
@@ -57,7 +58,7 @@ class PolicyClient:
         on_wait: called once with a sentence when the server does not answer at once.
 
     Raises:
-        InvalidOption: `url` is no address.
+        InvalidOption: `url` is no address, or a timeout is not above 0.
         ServerUnavailable: no server answered in time.
         ProtocolViolation, SpecInvalid: it is no Chunkwire server, or its spec is damaged.
 
@@ -78,6 +79,8 @@ class PolicyClient:
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
         self.url = websocket_url(url)
+        require_seconds("--connect-timeout", connect_timeout)
+        require_seconds("--reply-timeout", reply_timeout)
         self._reply_timeout = reply_timeout
         self._stack, self._connection, frame = open_connection(
             self.url, timeout=connect_timeout, api_key=api_key, tls=tls, on_wait=on_wait

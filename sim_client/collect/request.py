@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sim_client.collect.trajectory_facts import TrajectoryFacts
 from sim_client.errors import CollectionError
+from sim_client.option_checks import RENDER_BACKENDS, require_at_least, require_choice
 from sim_client.simulator import SimulationSettings
 from sim_client.tasks import task
 
@@ -27,14 +28,17 @@ _FLAGS = {
 }
 
 
+_RENDERING = tuple(backend for backend in RENDER_BACKENDS if backend != "none")
+"""Demonstrations need images."""
+
+
 @dataclass(frozen=True)
 class CollectionRequest:
     """Everything that decides which bytes are collected: the same request gives the same demonstrations.
 
     Raises:
-        CollectionError: a value is out of range.
+        InvalidOption: a value is out of range, or the frequencies do not divide; names the flag.
         UnknownEnvironment: not one of the six tasks.
-        SimulationError: frequencies that do not divide, or a camera without pixels.
     """
 
     env_id: str
@@ -57,12 +61,8 @@ class CollectionRequest:
     def __post_init__(self) -> None:
         task(self.env_id)
         for name, low in (("episodes", 1), ("seed", 0), ("frame_stride", 1)):
-            if getattr(self, name) < low:
-                raise CollectionError(
-                    f"{_FLAGS[name]} must be at least {low}, not {getattr(self, name)}.", field=_FLAGS[name]
-                )
-        if self.render_backend == "none":
-            raise CollectionError("Demonstrations need images: --render-backend must be cpu or gpu, not 'none'.")
+            require_at_least(_FLAGS[name], getattr(self, name), low)
+        require_choice("--render-backend", self.render_backend, _RENDERING)
         self.settings()
 
     def settings(self) -> SimulationSettings:

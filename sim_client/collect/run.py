@@ -15,7 +15,8 @@ from sim_client.collect.request import CollectionRequest, require_same
 from sim_client.collect.selection import chosen_seeds, next_seed, require_hope
 from sim_client.collect.trajectories import merge_episodes, split_episode
 from sim_client.collect.trajectory_facts import TrajectoryFacts, facts_path, read_facts, write_facts
-from sim_client.errors import CollectionError, TrajectoryError
+from sim_client.errors import CollectionError, InvalidOption, TrajectoryError
+from sim_client.option_checks import require_at_least
 
 __all__ = ["Collection", "collect"]
 
@@ -53,18 +54,24 @@ def collect(
         console: for progress; a new one by default.
 
     Raises:
-        CollectionError: bad arguments, something else at `out`, or a planner that hardly ever succeeds.
+        InvalidOption: `out` is no `.h5`, or there are no workers.
+        CollectionError: something else at `out`, or a planner that hardly ever succeeds.
         SimulationError: the simulator cannot be set up here.
         KeyboardInterrupt: after the workers have ended.
     """
     console = console or Console()
     _require_arguments(out, workers)
     parts = Parts(out)
-    parts.lock()
     try:
+        parts.lock()
         if overwrite:
             _remove(out, parts)
         return _collect(request, out, parts, workers, console)
+    except OSError as error:
+        raise CollectionError(
+            f"Collecting to --out {out} failed: {_reason(error)}. Pass --out with a file in a folder that can be "
+            "written, or make room there; what is finished is kept."
+        ) from error
     finally:
         parts.close()
 
@@ -85,9 +92,15 @@ def _collect(request: CollectionRequest, out: Path, parts: Parts, workers: int, 
 
 def _require_arguments(out: Path, workers: int) -> None:
     if out.suffix != ".h5":
-        raise CollectionError(f"--out must end in .h5, not {out.name!r}. Pass --out {out.with_suffix('.h5')}.")
-    if workers < 1:
-        raise CollectionError(f"--workers must be at least 1, not {workers}.")
+        raise InvalidOption(
+            f"--out must end in .h5, not {out.name!r}. Pass --out {out.with_suffix('.h5')}.", field="--out"
+        )
+    require_at_least("--workers", workers, 1)
+
+
+def _reason(error: OSError) -> str:
+    text = error.strerror or str(error)
+    return text if error.filename is None else f"{text}: {error.filename}"
 
 
 def _remove(out: Path, parts: Parts) -> None:

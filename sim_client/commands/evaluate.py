@@ -52,7 +52,9 @@ def evaluate_command(
     connect_timeout: Annotated[float, typer.Option(help="Seconds to wait for a server that does not answer.")] = 30.0,
     reply_timeout: Annotated[float, typer.Option(help="Seconds after which a silent server counts as lost.")] = 300.0,
     api_key_file: Annotated[Path | None, typer.Option(help="File whose first line is the server's API key.")] = None,
-    render_backend: Annotated[str, typer.Option(help="Where images are rendered: cpu or gpu.")] = "cpu",
+    render_backend: Annotated[
+        str, typer.Option(help="Where images are rendered: cpu or gpu; none for a policy without cameras.")
+    ] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure a served policy in ManiSkill: success with its interval, one record per episode, a report.
@@ -143,17 +145,23 @@ def _read_key(path: Path | None) -> str | None:
         key = path.read_text(encoding="utf-8").partition("\n")[0].strip()
     except OSError as error:
         raise InvalidOption(f"--api-key-file {path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidOption(f"--api-key-file {path} is no text file; its first line must hold the key.") from error
     if not key:
         raise InvalidOption(f"--api-key-file {path} has an empty first line; it must hold the key.")
+    if not (key.isascii() and key.isprintable()):
+        raise InvalidOption(f"--api-key-file {path}: its first line holds characters that no key has.")
     return key
 
 
 def _require_no_options(context: typer.Context) -> None:
     """Options before another verb belong to nobody: say so instead of dropping them."""
     given = [
-        f"--{name.replace('_', '-')}"
-        for name in context.params
-        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None
+        and (source := context.get_parameter_source(parameter.name)) is not None
+        and source.name == "COMMANDLINE"
     ]
     if given:
         verb = context.invoked_subcommand

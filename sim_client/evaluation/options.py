@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sim_client.errors import InvalidOption
+from sim_client.option_checks import RENDER_BACKENDS, require_at_least, require_choice
 
 __all__ = ["DEFAULT_SEED", "EvaluationOptions"]
 
@@ -17,7 +18,7 @@ class EvaluationOptions:
     """The command line of an evaluation. None leaves the choice to the policy's spec.
 
     Raises:
-        InvalidOption: a number is out of range; the message names the flag.
+        InvalidOption: a value is out of range; the message names the flag.
     """
 
     env_id: str
@@ -42,16 +43,18 @@ class EvaluationOptions:
     settle_steps: int | None = 10
     """Steps run after the first success, then `success_at_end` is judged; None runs on to the limit."""
     render_backend: str = "cpu"
+    """Where images are rendered: `cpu`, `gpu`, or `none` for a policy without cameras."""
     retries: int = 2
     """How often an episode is begun anew after an infrastructure error."""
     allow_mismatch: tuple[str, ...] = ()
     """Spec fields whose mismatch is accepted, and written into the results."""
 
     def __post_init__(self) -> None:
-        _at_least("--episodes", self.episodes, 1)
-        _at_least("--seed", self.seed, 0)
-        _at_least("--run-seed", self.run_seed, 0)
-        _at_least("--retries", self.retries, 0)
+        require_choice("--render-backend", self.render_backend, RENDER_BACKENDS)
+        require_at_least("--episodes", self.episodes, 1)
+        require_at_least("--seed", self.seed, 0)
+        require_at_least("--run-seed", self.run_seed, 0)
+        require_at_least("--retries", self.retries, 0)
         for flag, value in (
             ("--sim-freq", self.sim_freq),
             ("--control-freq", self.control_freq),
@@ -60,9 +63,9 @@ class EvaluationOptions:
             ("--camera-size", None if self.camera_size is None else min(self.camera_size)),
         ):
             if value is not None:
-                _at_least(flag, value, 1)
+                require_at_least(flag, value, 1)
         if self.settle_steps is not None:
-            _at_least("--settle", self.settle_steps, 0)
+            require_at_least("--settle", self.settle_steps, 0)
         if self.seed + self.episodes > 2**32:
             raise InvalidOption(
                 f"Episode seeds end at {2**32 - 1}, but --seed {self.seed} --episodes {self.episodes} goes beyond. "
@@ -89,8 +92,3 @@ class EvaluationOptions:
             "--execution-horizon": self.execution_horizon,
         }
         return {flag: str(value) for flag, value in chosen.items() if value is not None}
-
-
-def _at_least(flag: str, value: int, minimum: int) -> None:
-    if value < minimum:
-        raise InvalidOption(f"{flag} must be at least {minimum}, not {value}.", field=flag)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from sim_client.errors import SimulationError
+from sim_client.errors import InvalidOption
+from sim_client.option_checks import RENDER_BACKENDS, require_at_least, require_choice
 
 __all__ = ["DEFAULT_MAX_EPISODE_STEPS", "SimulationSettings", "SimulatorObservation", "StepResult"]
 
@@ -16,7 +17,6 @@ DEFAULT_MAX_EPISODE_STEPS = 300
 """Twice the longest common demonstration (PegInsertionSide-v1, about 150 steps at 20 Hz)."""
 
 _SIM_BACKENDS = ("cpu", "gpu")
-_RENDER_BACKENDS = ("cpu", "gpu", "none")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SimulationSettings:
     """One ManiSkill environment, completely described.
 
     Raises:
-        SimulationError: a value is out of range; the message names the flag.
+        InvalidOption: a value is out of range; the message names the flag.
     """
 
     env_id: str
@@ -56,20 +56,15 @@ class SimulationSettings:
             "--max-episode-steps": self.max_episode_steps,
         }
         for flag, value in positive.items():
-            if value < 1:
-                raise SimulationError(f"{flag} must be at least 1, not {value}.", field=flag)
+            require_at_least(flag, value, 1)
         if self.sim_freq % self.control_freq:
-            raise SimulationError(
+            raise InvalidOption(
                 f"The simulation frequency {self.sim_freq} Hz is not a multiple of the control frequency "
-                f"{self.control_freq} Hz. Pass --sim-freq {5 * self.control_freq}, or another multiple."
+                f"{self.control_freq} Hz. Pass --sim-freq {5 * self.control_freq}, or another multiple.",
+                field="--sim-freq",
             )
-        _require_choice("--sim-backend", self.sim_backend, _SIM_BACKENDS)
-        _require_choice("--render-backend", self.render_backend, _RENDER_BACKENDS)
-
-
-def _require_choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise SimulationError(f"{flag} must be one of {', '.join(choices)}, not {value!r}.", field=flag)
+        require_choice("--sim-backend", self.sim_backend, _SIM_BACKENDS)
+        require_choice("--render-backend", self.render_backend, RENDER_BACKENDS)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,10 @@ def websocket_url(address: str) -> str:
         raise _refused(address, str(error)) from error
     if not host or re.search(r"\s", host):
         raise _refused(address, "it names no host")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise _refused(address, f"{host!r} is no host name") from error
     netloc = f"[{host}]" if ":" in host else host
     if port is None and scheme == "ws":
         port = DEFAULT_PORT

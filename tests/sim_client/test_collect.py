@@ -24,7 +24,7 @@ from sim_client.collect.parts import Parts
 from sim_client.collect.selection import chosen_seeds, next_seed, require_hope
 from sim_client.collect.trajectories import read_episode
 from sim_client.collect.trajectory_facts import facts_path
-from sim_client.errors import CollectionError, SimulationError, UnknownEnvironment
+from sim_client.errors import CollectionError, InvalidOption, UnknownEnvironment
 from sim_client.simulator import Simulator
 
 REQUEST = CollectionRequest("PushCube-v1", episodes=2, frame_stride=25, camera_size=64)
@@ -298,11 +298,12 @@ def test_a_part_that_a_full_disk_cut_short_is_collected_again(tmp_path: Path) ->
     ("change", "error", "message"),
     [
         ({"env_id": "PushCub-v1"}, UnknownEnvironment, r"Unknown task 'PushCub-v1'\. Did you mean 'PushCube-v1'\?"),
-        ({"episodes": 0}, CollectionError, r"--episodes must be at least 1, not 0\."),
-        ({"frame_stride": 0}, CollectionError, r"--frame-stride must be at least 1, not 0\."),
-        ({"seed": -1}, CollectionError, r"--seed must be at least 0, not -1\."),
-        ({"camera_size": 0}, SimulationError, r"--camera-size must be at least 1, not 0\."),
-        ({"control_freq": 30}, SimulationError, r"100 Hz is not a multiple of the control frequency 30 Hz"),
+        ({"episodes": 0}, InvalidOption, r"--episodes must be at least 1, not 0\."),
+        ({"frame_stride": 0}, InvalidOption, r"--frame-stride must be at least 1, not 0\."),
+        ({"seed": -1}, InvalidOption, r"--seed must be at least 0, not -1\."),
+        ({"camera_size": 0}, InvalidOption, r"--camera-size must be at least 1, not 0\."),
+        ({"control_freq": 30}, InvalidOption, r"100 Hz is not a multiple of the control frequency 30 Hz"),
+        ({"render_backend": "foo"}, InvalidOption, r"--render-backend must be one of cpu, gpu, not 'foo'\."),
     ],
 )
 def test_a_request_out_of_range_names_the_flag(
@@ -313,10 +314,22 @@ def test_a_request_out_of_range_names_the_flag(
 
 
 def test_the_output_must_be_an_h5_file_and_somebody_must_work(tmp_path: Path) -> None:
-    with pytest.raises(CollectionError, match=r"--out must end in \.h5, not 'demos'\. Pass --out .*demos\.h5\."):
+    with pytest.raises(InvalidOption, match=r"--out must end in \.h5, not 'demos'\. Pass --out .*demos\.h5\."):
         collect(REQUEST, tmp_path / "demos")
-    with pytest.raises(CollectionError, match=r"--workers must be at least 1, not 0\."):
+    with pytest.raises(InvalidOption, match=r"--workers must be at least 1, not 0\."):
         collect(REQUEST, tmp_path / "demos.h5", workers=0)
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("/proc/x.h5", "No such file"), ("afile/x.h5", "Not a directory"), ("dir.h5", "Is a directory")],
+)
+def test_a_place_that_cannot_be_written_is_named_with_the_reason(tmp_path: Path, place: str, reason: str) -> None:
+    (tmp_path / "afile").touch()
+    (tmp_path / "dir.h5").mkdir()
+    with pytest.raises(CollectionError, match=rf"Collecting to --out \S*{place} failed: {reason}.* Pass --out with a"):
+        collect(REQUEST, tmp_path / place, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["afile", "dir.h5"]
 
 
 def test_the_lowest_seeds_win_whoever_finishes_first() -> None:

@@ -46,7 +46,7 @@ def test_addresses_are_taken_as_people_write_them(address: str, url: str):
     assert websocket_url(address) == url
 
 
-@pytest.mark.parametrize("address", ["", "ftp://robot:21", "ws://:8000", "robot:port"])
+@pytest.mark.parametrize("address", ["", "ftp://robot:21", "ws://:8000", "robot:port", "ws://a..b:8000"])
 def test_an_address_that_is_none_names_the_flag_and_the_forms(address: str):
     with pytest.raises(InvalidOption, match=r"--server .* is not the address of a policy server: .*HOST:PORT"):
         websocket_url(address)

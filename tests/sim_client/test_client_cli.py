@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ from fake_policy_server import chunk_of
 
 def test_help_lists_the_commands_without_loading_a_simulator():
     code = (
-        "import sys; from sim_client.cli import app; import sim_client\n"
+        "import sys; from sim_client.commands.app import app; import sim_client\n"
         "heavy = {'torch', 'mani_skill', 'sapien', 'gymnasium', 'jax'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "app(['--help'])"
@@ -28,7 +29,8 @@ def test_a_whole_run_prints_its_result_and_where_the_report_is(spec, start_serve
     code, output, errors = sim_client("--env", "PushCube-v1", "--episodes", 2, "--server", server.url)
     assert code == 0, errors
     assert output.splitlines() == [
-        "PushCube-v1: success_once 2/2 = 100% [34%, 100%], success_at_end 2/2 = 100% [34%, 100%]",
+        "PushCube-v1: success_once 2/2 = 100% [34%, 100%], "
+        "success_at_end (10 steps after success) 2/2 = 100% [34%, 100%]",
         "Report: results/PushCube-v1/tiny-test-9-seed0/report.md",
     ]
     assert "episode 2/2  seed 1  success (first at step 4)  14 steps" in errors
@@ -107,6 +109,19 @@ def test_a_camera_that_the_simulator_lacks_stops_before_the_first_episode(spec, 
         ),
         (("--env", "PushCube-v1", "--server", "ftp://x"), "--server 'ftp://x' is not the address of a policy server"),
         (("--env", "PushCube-v1", "--api-key-file", "none"), "--api-key-file none cannot be read: No such file"),
+        (("--env", "PushCube-v1", "--api-key-file", "/bin/ls"), "--api-key-file /bin/ls is no text file; its first"),
+        (("--env", "PushCube-v1", "--server", "ws://a..b:8000"), "--server 'ws://a..b:8000' is not the address of a"),
+        (("--env", "PushCube-v1", "--connect-timeout", -1), "--connect-timeout must be a number of seconds above 0"),
+        (("--env", "PushCube-v1", "--reply-timeout", 0), "--reply-timeout must be a number of seconds above 0, not 0."),
+        (
+            ("--env", "PushCube-v1", "--render-backend", "foo"),
+            "--render-backend must be one of cpu, gpu, none, not 'foo'.",
+        ),
+        (("--json", "report", "out"), "--json stands before the command 'report', where it has no effect."),
+        (("collect", "--out", "a.h5", "--episodes", 0), "--episodes must be at least 1, not 0."),
+        (("collect", "--out", "a.h5", "--workers", 0), "--workers must be at least 1, not 0."),
+        (("collect", "--out", "a.h5", "--render-backend", "none"), "--render-backend must be one of cpu, gpu, not"),
+        (("collect", "--out", "demos"), "--out must end in .h5, not 'demos'. Pass --out demos.h5."),
         ((), "Name the task to measure: sim-client --env StackCube-v1."),
         (("--env", "PushCube-v1", "tasks"), "--env stands before the command 'tasks', where it has no effect."),
     ],
@@ -115,6 +130,19 @@ def test_a_wrong_command_line_ends_with_2_and_names_the_flag(sim_client, argumen
     code, _, errors = sim_client(*arguments)
     assert code == 2
     assert errors.startswith(f"sim-client: {message}")
+    assert "Traceback" not in errors
+
+
+def test_ctrl_c_before_the_command_has_loaded_ends_with_130():
+    """Python tells on standard error what it has imported; numpy is in the middle of what the command loads."""
+    program = [sys.executable, "-X", "importtime", "-c", "from sim_client.cli import main; main()", "tasks"]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert any("numpy.version" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.endswith("sim-client: Stopped.\n")
     assert "Traceback" not in errors
 
 

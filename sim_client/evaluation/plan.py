@@ -44,7 +44,11 @@ def plan_evaluation(spec: PolicySpec, options: EvaluationOptions) -> EvaluationP
         prompt=prompt,
         execution_horizon=_execution_horizon(spec, options.execution_horizon),
         mismatches=mismatches,
-        notices=(*_camera_notices(spec), *_prompt_notices(spec, prompt), *_goal_notices(spec, options.env_id)),
+        notices=(
+            *_camera_notices(spec),
+            *_prompt_notices(spec, options.env_id, prompt),
+            *_goal_notices(spec, options.env_id),
+        ),
     )
 
 
@@ -92,11 +96,13 @@ def _camera_notices(spec: PolicySpec) -> list[str]:
     ]
 
 
-def _prompt_notices(spec: PolicySpec, prompt: str) -> list[str]:
-    trained = spec.observation.prompt.trained
-    if not trained or prompt in trained:
-        return []
-    return [f"The prompt {prompt!r} was not seen in training (seen: {'; '.join(map(repr, trained))})."]
+def _prompt_notices(spec: PolicySpec, env_id: str, prompt: str) -> list[str]:
+    trained, notices = spec.observation.prompt.trained, []
+    if trained and prompt not in trained:
+        notices.append(f"The prompt {prompt!r} was not seen in training (seen: {'; '.join(map(repr, trained))}).")
+    if env_id in TASKS and prompt != TASKS[env_id].prompt:
+        notices.append(f"The prompt {prompt!r} is not that of {env_id}, {TASKS[env_id].prompt!r}.")
+    return notices
 
 
 def _goal_notices(spec: PolicySpec, env_id: str) -> list[str]:

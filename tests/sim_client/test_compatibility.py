@@ -168,6 +168,12 @@ def test_an_unseen_prompt_is_said_and_recorded(spec):
     assert chosen.overrides == {"--prompt": "Push it."}
 
 
+def test_another_task_asked_with_the_trained_prompt_is_said(spec):
+    plan = plan_evaluation(spec, options(env_id="PullCube-v1", allow_mismatch=("simulation.env_ids",)))
+    assert plan.prompt == "Push and move a cube to a goal region in front of it."
+    assert plan.notices == (f"The prompt {plan.prompt!r} is not that of PullCube-v1, 'Pull a cube onto a target.'.",)
+
+
 def test_a_task_without_a_known_prompt_asks_for_one(spec):
     prompts = replace(spec.observation.prompt, trained=())
     silent = replace(spec, observation=replace(spec.observation, prompt=prompts))

@@ -63,21 +63,23 @@ class Evaluation:
     def _settle(self, index: int, seed: int) -> None:
         """Give one episode its record, trying again after infrastructure errors."""
         attempts = self.directory.run.options.retries + 1
+        began = time.perf_counter()
         for attempt in range(1, attempts + 1):
             try:
                 policy = self.line.policy()
             except ServerUnavailable as error:
-                self._store(self._void(index, seed, attempt, error))
+                self._store(self._void(index, seed, attempt, error, time.perf_counter() - began))
                 raise
             try:
-                self._store(replace(self._play(policy, index, seed), attempts=attempt))
+                lost = time.perf_counter() - began if attempt > 1 else 0.0
+                self._store(replace(self._play(policy, index, seed), attempts=attempt, lost_s=round(lost, 3)))
                 return
             except _INFRASTRUCTURE as error:
                 self.line.close()
                 self.progress.say(f"Episode seed {seed}, attempt {attempt} of {attempts} is void: {error}")
                 failure = error
                 time.sleep(_PAUSE_S * attempt)
-        self._store(self._void(index, seed, attempts, failure))
+        self._store(self._void(index, seed, attempts, failure, time.perf_counter() - began))
 
     def _play(self, policy: Policy, index: int, seed: int) -> EpisodeRecord:
         on_step = lambda step: self.progress.step(seed, step)  # noqa: E731
@@ -87,7 +89,7 @@ class Evaluation:
         self.directory.append(record)
         self.progress.finished(record)
 
-    def _void(self, index: int, seed: int, attempts: int, error: ChunkwireError) -> EpisodeRecord:
+    def _void(self, index: int, seed: int, attempts: int, error: ChunkwireError, lost_s: float) -> EpisodeRecord:
         return EpisodeRecord(
             index=index,
             seed=seed,
@@ -98,6 +100,7 @@ class Evaluation:
             steps=0,
             provenance=self.rules.provenance,
             attempts=attempts,
+            lost_s=round(lost_s, 3),
             error=f"{error.code}: {error.message}",
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )

@@ -92,6 +92,8 @@ class EpisodeRecord:
     """Of the executed actions: two runs with the same hash did the same."""
     attempts: int = 1
     """How often the episode was begun, infrastructure errors included."""
+    lost_s: float = 0.0
+    """Seconds that went into attempts that are void, and into waiting before another one."""
     error: str = ""
     """Code and message of the infrastructure error, for the outcome `error`."""
     finished_at: str = ""

@@ -35,7 +35,7 @@ def write_report(directory: Path) -> Summary:
 def headline(run: RunRecord, summary: Summary) -> str:
     """The result in one line: which success, k/n, its 95% interval, and the errors if any remain."""
     errors = summary.outcomes["error"]
-    text = f"{run.options.env_id}: {HEADLINE} {summary.success_once}, success_at_end {summary.success_at_end}"
+    text = f"{run.options.env_id}: {HEADLINE} {summary.success_once}, {_at_end(run)} {summary.success_at_end}"
     if errors:
         text += f"; {errors} ended in an error (counted as failures: {summary.success_once_of_all})"
     if summary.missing:
@@ -43,12 +43,18 @@ def headline(run: RunRecord, summary: Summary) -> str:
     return text
 
 
+def _at_end(run: RunRecord) -> str:
+    """`success_at_end` with the moment that counts as the end."""
+    settle = run.options.settle_steps
+    return "success_at_end" if settle is None else f"success_at_end ({settle} steps after success)"
+
+
 def markdown(run: RunRecord, records: Sequence[EpisodeRecord], summary: Summary) -> str:
     """The whole report."""
     sections = (
         _top(run, summary),
         _differences(run),
-        _outcomes(summary),
+        _outcomes(run, summary),
         _stages(summary),
         _speed(summary),
         _drift(run, summary),
@@ -84,7 +90,7 @@ def _differences(run: RunRecord) -> Iterator[str]:
     yield ""
 
 
-def _outcomes(summary: Summary) -> Iterator[str]:
+def _outcomes(run: RunRecord, summary: Summary) -> Iterator[str]:
     yield "## Outcomes"
     yield ""
     meanings = {
@@ -102,7 +108,7 @@ def _outcomes(summary: Summary) -> Iterator[str]:
         ("success", "rate"),
         (
             ("success_once (headline)", summary.success_once),
-            ("success_at_end", summary.success_at_end),
+            (_at_end(run), summary.success_at_end),
             ("success_once, errors as failures", summary.success_once_of_all),
         ),
     )
@@ -131,6 +137,9 @@ def _speed(summary: Summary) -> Iterator[str]:
         ((name, f"{seconds:.1f}", _percent(seconds, wall.total_s)) for name, seconds in (*parts, ("other", other))),
     )
     yield ""
+    if summary.lost_s:
+        yield f"Void attempts, in no row above: {summary.lost_s:.1f} s, waiting to begin anew included."
+        yield ""
     yield from _table(
         ("latency of a request", "p50", "p95", "requests"),
         (_latency_row("round trip (client)", summary.round_trip), _latency_row("inference (server)", summary.infer)),

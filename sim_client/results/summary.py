@@ -50,6 +50,8 @@ class Summary:
     """Quantiles of the episode length: `min`, `q50`, `q95`, `max`."""
     wall: WallTime
     """Summed over the scored episodes."""
+    lost_s: float
+    """Seconds that went into void attempts, summed over all episodes."""
     round_trip: Latency
     """Measured by the client."""
     infer: Latency
@@ -86,6 +88,7 @@ def summarize(run: RunRecord, records: Sequence[EpisodeRecord]) -> Summary:
         stages=_stages(run.options.env_id, scored),
         steps=_lengths([record.steps for record in scored]),
         wall=_wall(scored),
+        lost_s=round(sum(record.lost_s for record in records), 3),
         round_trip=_latency([value for record in scored for value in record.round_trip_ms]),
         infer=_latency([value for record in scored for value in record.infer_ms]),
         clipped_share=_mean([record.clipped_share for record in scored]),

@@ -134,6 +134,7 @@ def test_a_broken_simulator_voids_the_episode(spec, start_server, evaluate):
 
     _, records = evaluate(start_server(), make_environment=make, episodes=2)
     assert [(one.outcome, one.attempts) for one in records] == [("timeout", 2), ("timeout", 1)]
+    assert records[0].lost_s > records[1].lost_s == 0
     assert made[0].resets == [0, 0, 1]
     assert made[0].closed
 

@@ -56,7 +56,19 @@ FOUR = (episode(0, "success", at_end=True), episode(1, "success"), episode(2, "t
 
 def test_the_headline_names_its_success_and_both_have_intervals(report):
     first = report(*FOUR).splitlines()[0]
-    assert first == ("# PushCube-v1: success_once 2/4 = 50% [15%, 85%], success_at_end 1/4 = 25% [5%, 70%]")
+    assert first == (
+        "# PushCube-v1: success_once 2/4 = 50% [15%, 85%], success_at_end (10 steps after success) 1/4 = 25% [5%, 70%]"
+    )
+
+
+def test_the_end_is_the_limit_when_episodes_run_to_it(report):
+    first = report(*FOUR, settle_steps=None).splitlines()[0]
+    assert first == "# PushCube-v1: success_once 2/4 = 50% [15%, 85%], success_at_end 1/4 = 25% [5%, 70%]"
+
+
+def test_the_time_of_void_attempts_is_stated(report):
+    text = report(*FOUR[:2], replace(FOUR[2], lost_s=2.5), replace(FOUR[3], outcome="error", lost_s=4.0))
+    assert "Void attempts, in no row above: 6.5 s, waiting to begin anew included." in text
 
 
 def test_errors_are_in_no_denominator_silently(report):

@@ -63,6 +63,8 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 def main() -> None:
     """Entry point: errors become one plain line and an exit code."""
+    # Reads of a damaged checkpoint outlive their failed restore and report here, from other threads.
+    sys.unraisablehook = lambda unraisable: log.debug("in the background: %r", unraisable.exc_value)
     try:
         app()
     except ChunkwireError as error:

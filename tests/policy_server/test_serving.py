@@ -243,7 +243,7 @@ def test_an_address_of_another_machine_is_said_so(spec_file, environment):
 def test_damaged_weights_are_said_so_in_one_line(environment, spec_file, tmp_path):
     damaged = tmp_path / "100"
     shutil.copytree(CHECKPOINT, damaged)
-    for part in (damaged / "params/d").iterdir():
+    for part in (damaged / "params/ocdbt.process_0/d").iterdir():
         part.write_bytes(b"")
     done = run_serve(environment, "--checkpoint", damaged, "--spec", spec_file, "--tokenizer", TOKENIZER)
     assert done.returncode == 1

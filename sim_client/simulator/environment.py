@@ -20,7 +20,7 @@ from sim_client.errors import (
 from sim_client.simulator.rendering import unavailable
 from sim_client.simulator.types import SimulationSettings
 
-__all__ = ["env_ids", "make_environment"]
+__all__ = ["env_ids", "make_environment", "reward_mode_of"]
 
 # ManiSkill warns that panda_wristcam is not listed for some tasks (it is `panda` with a camera), gymnasium that
 # action bounds are symmetric. What matters of this is an error below; the rest would hide it.
@@ -68,7 +68,7 @@ def _make(settings: SimulationSettings, control_mode: str | None) -> gymnasium.E
         robot_uids=settings.robot_uids,
         control_mode=control_mode,
         obs_mode="none" if settings.render_backend == "none" else "rgb",
-        reward_mode=_reward_mode(settings.env_id),
+        reward_mode=reward_mode_of(settings.env_id),
         max_episode_steps=settings.max_episode_steps,
         sensor_configs={"height": settings.camera_height, "width": settings.camera_width},
         sim_config={"sim_freq": settings.sim_freq, "control_freq": settings.control_freq},
@@ -96,8 +96,8 @@ def _require_known(settings: SimulationSettings) -> None:
     )
 
 
-def _reward_mode(env_id: str) -> str:
-    """Rewards are not used: the cheapest that the environment has."""
+def reward_mode_of(env_id: str) -> str:
+    """The cheapest reward that the environment has; none is used."""
     supported = REGISTERED_ENVS[env_id].cls.SUPPORTED_REWARD_MODES
     return next((mode for mode in ("none", "sparse") if mode in supported), supported[0])
 

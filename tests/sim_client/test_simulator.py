@@ -11,6 +11,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from mani_skill.utils.registration import REGISTERED_ENVS
 
 from sim_client.errors import (
     InvalidOption,
@@ -21,6 +22,7 @@ from sim_client.errors import (
     UnsupportedRobot,
 )
 from sim_client.simulator import Planner, SimulationSettings, Simulator, env_ids
+from sim_client.simulator.environment import reward_mode_of
 from sim_client.tasks import TASKS, task
 
 STACK = SimulationSettings("StackCube-v1")
@@ -163,11 +165,11 @@ def test_an_unknown_camera_offers_the_closest(stack: Simulator) -> None:
         stack.observe(cameras=["hand_cam"])
 
 
-def test_an_environment_without_the_reward_mode_none_runs_all_the_same() -> None:
-    settings = SimulationSettings("DrawTriangle-v1", "panda_stick", "pd_joint_delta_pos", render_backend="none")
-    simulator = Simulator(settings)
-    assert not simulator.step(np.zeros_like(simulator.action_low)).success
-    simulator.close()
+def test_every_environment_is_made_with_a_reward_mode_that_it_has() -> None:
+    assert reward_mode_of("StackCube-v1") == "none"
+    assert reward_mode_of("DrawTriangle-v1") == "sparse"
+    for env_id in env_ids():
+        assert reward_mode_of(env_id) in REGISTERED_ENVS[env_id].cls.SUPPORTED_REWARD_MODES
 
 
 def test_a_sapien_that_fails_while_rendering_is_an_error_of_the_simulator() -> None:

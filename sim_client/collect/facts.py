@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 from sim_client.collect.parts import SimulatorDescription
 from sim_client.collect.request import CollectionRequest
 from sim_client.collect.trajectory_facts import EpisodeFacts, SimulationFacts, TrajectoryFacts
 from sim_client.tasks import task
+from sim_client.versions import installed_versions
 
 __all__ = ["ACTION_NAMES", "describe"]
 
 ACTION_NAMES = ("delta_x", "delta_y", "delta_z", "delta_rx", "delta_ry", "delta_rz", "gripper")
 """`pd_ee_delta_pose`: move and turn of the hand in the robot's base frame, then the gripper (1 open, -1 closed)."""
-
-_PACKAGES = ("chunkwire", "mani_skill", "sapien", "mplib", "torch", "numpy")
 
 
 def describe(
@@ -66,13 +64,6 @@ def _simulation(
         base_seed=request.seed,
         attempted_seeds=tuple(attempted),
         failed_seeds={str(seed): reason for seed in attempted if (reason := outcomes[seed]) is not None},
-        versions={package: _version(package) for package in _PACKAGES},
+        versions=installed_versions(),
         render_backend=request.render_backend,
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -3,6 +3,7 @@
 SIGKILL at any moment loses the seeds in flight and nothing else.
 
     request.json       the request
+    versions.json      of the packages that decide what is recorded
     simulator.json     cameras, action bounds and state, as the first worker found them
     seed_<n>.h5        the demonstration of seed n
     seed_<n>.failed    the reason why seed n has none
@@ -23,15 +24,16 @@ import h5py
 
 from policy_protocol.errors import SpecInvalid
 from policy_protocol.json_tree import from_json, to_json
-from sim_client.collect.request import CollectionRequest, require_same
+from sim_client.collect.request import CollectionRequest, require_same, require_same_versions
 from sim_client.errors import CollectionError
 from sim_client.files import LOCK, FolderInUse, lock_folder, replacing
+from sim_client.versions import installed_versions
 
 __all__ = ["Parts", "SimulatorDescription"]
 
 T = TypeVar("T")
 
-_REQUEST, _SIMULATOR = "request.json", "simulator.json"
+_REQUEST, _SIMULATOR, _VERSIONS = "request.json", "simulator.json", "versions.json"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class SimulatorDescription:
     """Upper bounds."""
     state_sources: Mapping[str, int]
     """Width of each source."""
+
+
+@dataclass(frozen=True)
+class _Versions:
+    packages: Mapping[str, str]
 
 
 class Parts:
@@ -82,11 +89,15 @@ class Parts:
         """Begin, or go on with what an earlier run of the same request left.
 
         Raises:
-            CollectionError: an earlier run was asked for something else.
+            CollectionError: an earlier run was asked for something else, or ran under other versions.
         """
+        now = _Versions(installed_versions())
+        before = self._read(_VERSIONS, _Versions) or now
+        require_same_versions(before.packages, now.packages, self._out)
         found = self._read(_REQUEST, CollectionRequest)
         if found is not None:  # fewer episodes than last time are fine while nothing is finished
             require_same(replace(found, episodes=request.episodes), request, self._out)
+        self._write(_VERSIONS, now)
         self._write(_REQUEST, request)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from sim_client.option_checks import RENDER_BACKENDS, require_at_least, require_
 from sim_client.simulator import SimulationSettings
 from sim_client.tasks import task
 
-__all__ = ["DEFAULT_SEED", "CollectionRequest", "require_same"]
+__all__ = ["DEFAULT_SEED", "CollectionRequest", "require_same", "require_same_versions"]
 
 DEFAULT_SEED = 1_000_000
 """Far above the seeds of evaluations: no policy is measured on a start that it was shown."""
@@ -108,3 +109,17 @@ def require_same(found: CollectionRequest, asked: CollectionRequest, where: Path
             f"Pass {flag} {before}, another --out, or --overwrite to collect it anew.",
             field=flag,
         )
+
+
+def require_same_versions(found: Mapping[str, str], now: Mapping[str, str], where: Path) -> None:
+    """Refuse to mix demonstrations of two simulators in one file, which could name only one of them.
+
+    Raises:
+        CollectionError: naming the first package that differs.
+    """
+    for package, before in found.items():
+        if now.get(package) != before:
+            raise CollectionError(
+                f"{where} was collected with {package} {before}, but {package} {now.get(package)} is installed. "
+                f"Install {package} {before}, pass another --out, or --overwrite to collect it anew."
+            )

@@ -11,12 +11,13 @@ from sim_client.collect.crew import Crew
 from sim_client.collect.facts import describe
 from sim_client.collect.parts import Parts, SimulatorDescription
 from sim_client.collect.progress import CollectionProgress
-from sim_client.collect.request import CollectionRequest, require_same
+from sim_client.collect.request import CollectionRequest, require_same, require_same_versions
 from sim_client.collect.selection import chosen_seeds, next_seed, require_hope
 from sim_client.collect.trajectories import merge_episodes, split_episode
 from sim_client.collect.trajectory_facts import TrajectoryFacts, facts_path, read_facts, write_facts
 from sim_client.errors import CollectionError, InvalidOption, TrajectoryError
 from sim_client.option_checks import require_at_least
+from sim_client.versions import installed_versions
 
 __all__ = ["Collection", "collect"]
 
@@ -82,6 +83,8 @@ def _collect(request: CollectionRequest, out: Path, parts: Parts, workers: int, 
         parts.clear()  # left when a run was killed in its last moment
         console.out(f"{out} is complete: {request.episodes} demonstrations of {request.env_id}.")
         return Collection(out, existing, already_complete=True)
+    if existing is not None:
+        require_same_versions(existing.simulation.versions, installed_versions(), out)
     parts.open(request)
     if existing is not None:
         _adopt(out, existing, parts)

@@ -22,7 +22,8 @@ from sim_client.evaluation.progress import Progress
 from sim_client.policy_client import PolicyClient
 from sim_client.results.directory import ResultsDirectory, default_directory
 from sim_client.results.report import write_report
-from sim_client.results.run_record import FORMAT, RunRecord, installed_versions
+from sim_client.results.run_record import FORMAT, RunRecord
+from sim_client.versions import installed_versions
 from sim_client.wire.policy_line import PolicyLine
 
 __all__ = ["run_evaluation"]

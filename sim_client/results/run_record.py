@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,24 +19,12 @@ from sim_client.files import replacing
 from sim_client.results.records import Provenance
 from sim_client.simulator import SimulationSettings
 
-__all__ = ["FORMAT", "RunRecord", "installed_versions"]
+__all__ = ["FORMAT", "RunRecord"]
 
 FORMAT = "chunkwire-evaluation/1"
 
-_VERSIONED = ("chunkwire", "mani_skill", "numpy", "sapien", "torch")
 _FREE_OPTIONS = ("episodes", "retries")
 """Options that a continued run may change: neither alters what an episode measures."""
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of what decides the numbers, read without importing anything."""
-    versions = {"python": platform.python_version()}
-    for name in _VERSIONED:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -190,6 +191,32 @@ def test_more_episodes_of_the_same_kind_build_on_the_finished_file(tmp_path: Pat
     assert all(np.array_equal(values, after[name]) for name, values in before.items())
 
 
+def with_mani_skill(version: str) -> Callable[[str], str]:
+    return lambda text: re.sub(r'("mani_skill": )"[^"]+"', rf'\1"{version}"', text)
+
+
+def test_a_file_collected_under_other_versions_is_not_extended(tmp_path: Path, collection: Collection) -> None:
+    out = tmp_path / "push.h5"
+    out.write_bytes(collection.path.read_bytes())
+    facts_path(out).write_text(with_mani_skill("2.9")(facts_path(collection.path).read_text()))
+    with pytest.raises(
+        CollectionError, match=r"with mani_skill 2\.9, but mani_skill 3\.0\.1 is installed\. Install .* or --overwrite"
+    ):
+        collect(replace(REQUEST, episodes=3), out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["push.h5", "push.json"]
+
+
+def test_an_interrupted_collection_is_not_continued_under_other_versions(tmp_path: Path) -> None:
+    parts = Parts(tmp_path / "push.h5")
+    parts.lock()
+    parts.open(REQUEST)
+    parts.close()
+    versions = parts.directory / "versions.json"
+    versions.write_text(with_mani_skill("2.9")(versions.read_text()))
+    with pytest.raises(CollectionError, match=r"push\.h5 was collected with mani_skill 2\.9"):
+        collect(REQUEST, tmp_path / "push.h5")
+
+
 def test_ctrl_c_keeps_what_is_there_and_exits_130(tmp_path: Path) -> None:
     process = collecting(tmp_path, tmp_path / "push.h5")
     assert process.stdout is not None
@@ -248,7 +275,11 @@ def test_overwrite_takes_nothing_from_a_collection_that_is_running(held_parts: P
     before = sorted(path.name for path in Parts(held_parts).directory.iterdir())
     with pytest.raises(CollectionError, match=r"Another process \(id \d+\) is collecting"):
         collect(REQUEST, held_parts, overwrite=True)
-    assert sorted(path.name for path in Parts(held_parts).directory.iterdir()) == before == [".lock", "request.json"]
+    assert (
+        sorted(path.name for path in Parts(held_parts).directory.iterdir())
+        == before
+        == [".lock", "request.json", "versions.json"]
+    )
     assert facts_path(held_parts).exists()
 
 

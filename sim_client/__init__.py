@@ -24,10 +24,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sim_client.episode.record import EpisodeRecord
     from sim_client.episode.runner import EpisodeRules, run_episode
     from sim_client.policy_client import PolicyClient
     from sim_client.results.directory import read_results
-    from sim_client.results.records import EpisodeRecord
     from sim_client.simulator import SimulationSettings, Simulator
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "EpisodeRecord": "sim_client.results.records",
+    "EpisodeRecord": "sim_client.episode.record",
     "EpisodeRules": "sim_client.episode.runner",
     "PolicyClient": "sim_client.policy_client",
     "SimulationSettings": "sim_client.simulator",

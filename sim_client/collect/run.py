@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sim_client.collect.crew import Crew
-from sim_client.collect.facts import describe
+from sim_client.collect.description import describe
 from sim_client.collect.parts import Parts, SimulatorDescription
 from sim_client.collect.progress import CollectionProgress
 from sim_client.collect.request import CollectionRequest, require_same, require_same_versions

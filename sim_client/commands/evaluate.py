@@ -11,9 +11,9 @@ from rich.console import Console
 from policy_protocol import did_you_mean
 from sim_client.commands.report import show_result
 from sim_client.errors import IncompleteRun, InvalidOption, UnknownEnvironment
-from sim_client.evaluation.options import DEFAULT_SEED, EvaluationOptions
 from sim_client.evaluation.run import run_evaluation
 from sim_client.policy_client import PolicyClient
+from sim_client.results.options import DEFAULT_SEED, EvaluationOptions
 from sim_client.tasks import TASKS
 
 __all__ = ["evaluate_command"]

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float64, UInt8
 
 from policy_protocol import Observation, PolicySpec
+from sim_client.episode.record import CameraStatistics
 
-__all__ = ["CameraStatistics", "DriftMeter"]
-
-
-@dataclass(frozen=True)
-class CameraStatistics:
-    """Colour of every image that the policy was shown by one camera, 0 to 255."""
-
-    mean: tuple[float, ...]
-    """Red, green, blue."""
-    std: tuple[float, ...]
+__all__ = ["DriftMeter"]
 
 
 class DriftMeter:

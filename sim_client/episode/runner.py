@@ -17,9 +17,9 @@ from policy_protocol import EpisodeMoment, PolicySpec, noise_seed
 from sim_client.episode.chunks import ChunkExecutor
 from sim_client.episode.environment import Environment
 from sim_client.episode.observation import build_observation, rendered_cameras
+from sim_client.episode.record import EpisodeRecord, Provenance
 from sim_client.episode.tally import EpisodeTally
 from sim_client.policy_client import Policy
-from sim_client.results.records import EpisodeRecord, Provenance
 
 __all__ = ["EpisodeRules", "run_episode"]
 

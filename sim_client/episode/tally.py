@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32
 from policy_protocol import ActionChunk, PolicySpec
 from sim_client.episode.drift import DriftMeter
 from sim_client.episode.environment import Environment
-from sim_client.results.records import EpisodeRecord, Outcome, Provenance, WallTime
+from sim_client.episode.record import EpisodeRecord, Outcome, Provenance, WallTime
 from sim_client.simulator import StepResult
 
 __all__ = ["EpisodeTally"]

@@ -11,10 +11,10 @@ from policy_protocol import PolicySpec
 from policy_protocol.errors import SpecMismatch
 from policy_protocol.spec import CameraSpec, SimulationSpec
 from sim_client.episode.environment import Environment
-from sim_client.evaluation.mismatch import Mismatch, camera_path
-from sim_client.evaluation.options import EvaluationOptions
+from sim_client.results.mismatch import Mismatch
+from sim_client.results.options import EvaluationOptions
 
-__all__ = ["camera_size", "environment_mismatches", "option_mismatches", "simulation_of"]
+__all__ = ["camera_path", "camera_size", "environment_mismatches", "option_mismatches", "simulation_of"]
 
 _SIZE_WITHOUT_CAMERAS = (128, 128)
 """For a policy that sees nothing: nothing is rendered, but the simulator wants a size."""
@@ -36,6 +36,11 @@ def simulation_of(spec: PolicySpec) -> SimulationSpec:
             field="simulation",
         )
     return spec.simulation
+
+
+def camera_path(camera: CameraSpec) -> str:
+    """Where a camera stands in the names that `--allow-mismatch` takes."""
+    return f"observation.cameras.{camera.simulator_camera or camera.slot}"
 
 
 def camera_size(spec: PolicySpec, asked: tuple[int, int] | None) -> tuple[int, int]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from policy_protocol import PolicySpec
 from policy_protocol.spec import SimulationSpec
 from sim_client.errors import InvalidOption
+from sim_client.evaluation.acceptance import require_compatible
 from sim_client.evaluation.compatibility import camera_size, option_mismatches, simulation_of
-from sim_client.evaluation.mismatch import Mismatch, require_compatible
-from sim_client.evaluation.options import EvaluationOptions
+from sim_client.results.mismatch import Mismatch
+from sim_client.results.options import EvaluationOptions
 from sim_client.simulator import SimulationSettings
 from sim_client.tasks import TASKS
 

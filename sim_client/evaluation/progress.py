@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from sim_client.results.records import EpisodeRecord
+from sim_client.episode.record import EpisodeRecord
 from sim_client.results.statistics import Rate
 
 __all__ = ["Progress"]

@@ -13,18 +13,18 @@ from rich.console import Console
 from sim_client.episode.environment import open_environment
 from sim_client.episode.runner import EpisodeRules
 from sim_client.errors import Interrupted, RecordsError
+from sim_client.evaluation.acceptance import require_compatible
 from sim_client.evaluation.compatibility import environment_mismatches
-from sim_client.evaluation.episodes import Evaluation
-from sim_client.evaluation.mismatch import require_compatible
-from sim_client.evaluation.options import EvaluationOptions
 from sim_client.evaluation.plan import EvaluationPlan, plan_evaluation
+from sim_client.evaluation.policy_line import PolicyLine
 from sim_client.evaluation.progress import Progress
+from sim_client.evaluation.runner import Evaluation
 from sim_client.policy_client import PolicyClient
 from sim_client.results.directory import ResultsDirectory, default_directory
+from sim_client.results.options import EvaluationOptions
 from sim_client.results.report import write_report
 from sim_client.results.run_record import FORMAT, RunRecord
 from sim_client.versions import installed_versions
-from sim_client.wire.policy_line import PolicyLine
 
 __all__ = ["run_evaluation"]
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from sim_client.episode.record import EpisodeRecord
 from sim_client.errors import RecordsError
-from sim_client.evaluation.mismatch import Mismatch
 from sim_client.files import LOCK, FolderInUse, is_draft, lock_folder
-from sim_client.results.records import EpisodeFile, EpisodeRecord, final_records, read_records
+from sim_client.results.mismatch import Mismatch
+from sim_client.results.records import EpisodeFile, final_records, read_records
 from sim_client.results.run_record import RunRecord
 
 __all__ = ["ResultsDirectory", "default_directory", "read_results"]

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from policy_protocol.spec import CameraSpec
-from sim_client.episode.drift import CameraStatistics
+from sim_client.episode.record import CameraStatistics, EpisodeRecord
 from sim_client.errors import RecordsError
 from sim_client.results.directory import read_results
-from sim_client.results.records import EpisodeRecord
 from sim_client.results.run_record import RunRecord
 from sim_client.results.summary import HEADLINE, Latency, Summary, summarize
 

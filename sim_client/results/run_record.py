@@ -12,11 +12,11 @@ from typing import Any
 from policy_protocol import PolicySpec
 from policy_protocol.errors import SpecInvalid
 from policy_protocol.json_tree import from_json, to_json
+from sim_client.episode.record import Provenance
 from sim_client.errors import RecordsError
-from sim_client.evaluation.mismatch import Mismatch
-from sim_client.evaluation.options import EvaluationOptions
 from sim_client.files import replacing
-from sim_client.results.records import Provenance
+from sim_client.results.mismatch import Mismatch
+from sim_client.results.options import EvaluationOptions
 from sim_client.simulator import SimulationSettings
 
 __all__ = ["FORMAT", "RunRecord"]

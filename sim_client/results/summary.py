@@ -9,8 +9,7 @@ from typing import Any, get_args
 import numpy as np
 
 from policy_protocol.json_tree import to_json
-from sim_client.episode.drift import CameraStatistics
-from sim_client.results.records import EpisodeRecord, Outcome, WallTime
+from sim_client.episode.record import CameraStatistics, EpisodeRecord, Outcome, WallTime
 from sim_client.results.run_record import RunRecord
 from sim_client.results.statistics import Rate
 from sim_client.tasks import TASKS

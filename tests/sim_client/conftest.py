@@ -28,8 +28,8 @@ from policy_protocol.spec import (  # noqa: E402
     StateField,
     StateSpec,
 )
-from sim_client.evaluation.options import EvaluationOptions  # noqa: E402
 from sim_client.evaluation.plan import plan_evaluation  # noqa: E402
+from sim_client.results.options import EvaluationOptions  # noqa: E402
 from sim_client.results.run_record import FORMAT, RunRecord  # noqa: E402
 
 PROMPT = "Push and move a cube to a goal region in front of it."

@@ -11,10 +11,10 @@ from policy_protocol import PolicySpec
 from policy_protocol.errors import SpecMismatch
 from policy_protocol.spec import StateField
 from sim_client.errors import InvalidOption
+from sim_client.evaluation.acceptance import require_compatible
 from sim_client.evaluation.compatibility import environment_mismatches, option_mismatches
-from sim_client.evaluation.mismatch import require_compatible
-from sim_client.evaluation.options import EvaluationOptions
 from sim_client.evaluation.plan import plan_evaluation
+from sim_client.results.options import EvaluationOptions
 from sim_client.simulator import SimulationSettings
 
 

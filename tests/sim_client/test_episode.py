@@ -13,8 +13,8 @@ from fake_policy_server import chunk_of
 from policy_protocol import EpisodeMoment, PolicySpec, noise_seed
 from policy_protocol.errors import ProtocolViolation
 from sim_client import EpisodeRules, PolicyClient, run_episode
+from sim_client.episode.record import EpisodeRecord, Provenance
 from sim_client.episode.tally import EpisodeTally
-from sim_client.results.records import EpisodeRecord, Provenance
 from sim_client.simulator import StepResult
 
 PROVENANCE = Provenance("tiny/test/9", "hash", 5, {}, {}, ())

@@ -20,7 +20,7 @@ import sim_client.evaluation.run
 from policy_protocol import InferRequest
 from policy_protocol.errors import ProtocolViolation, ServerUnavailable, SpecMismatch
 from sim_client import PolicyClient, read_results
-from sim_client.evaluation.options import EvaluationOptions
+from sim_client.results.options import EvaluationOptions
 
 
 def seeds_of(server: FakePolicyServer) -> list[int]:

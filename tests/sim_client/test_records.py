@@ -10,18 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sim_client.episode.drift import CameraStatistics
+from sim_client.episode.record import CameraStatistics, EpisodeRecord, Provenance, WallTime
 from sim_client.errors import RecordsError
-from sim_client.evaluation.mismatch import Mismatch
 from sim_client.results.directory import ResultsDirectory, default_directory, read_results
-from sim_client.results.records import (
-    EpisodeFile,
-    EpisodeRecord,
-    Provenance,
-    WallTime,
-    final_records,
-    read_records,
-)
+from sim_client.results.mismatch import Mismatch
+from sim_client.results.records import EpisodeFile, final_records, read_records
 from sim_client.results.run_record import RunRecord
 
 PROVENANCE = Provenance("tiny/test/9", "hash", 0, {"numpy": "1"}, {"--prompt": "x"}, ("simulation.env_ids",))

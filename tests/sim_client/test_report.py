@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sim_client.episode.drift import CameraStatistics
+from sim_client.episode.record import CameraStatistics, EpisodeRecord, Provenance, WallTime
 from sim_client.results.directory import ResultsDirectory
-from sim_client.results.records import EpisodeRecord, Provenance, WallTime
 from sim_client.results.report import write_report
 
 PROVENANCE = Provenance("tiny/test/9", "hash", 0, {}, {}, ())

@@ -15,13 +15,13 @@ from policy_protocol.errors import (
     ServerUnavailable,
 )
 from sim_client.episode.environment import Environment
+from sim_client.episode.record import EpisodeRecord
 from sim_client.episode.runner import EpisodeRules, run_episode
 from sim_client.errors import Interrupted, SimulationError
+from sim_client.evaluation.policy_line import PolicyLine
 from sim_client.evaluation.progress import Progress
 from sim_client.policy_client import Policy
 from sim_client.results.directory import ResultsDirectory
-from sim_client.results.records import EpisodeRecord
-from sim_client.wire.policy_line import PolicyLine
 
 __all__ = ["Evaluation"]
 

@@ -1,43 +1,16 @@
-"""A difference between training and evaluation, and whether it is accepted.
-
-Such a difference is the usual reason for a policy that "learned nothing". So every one is refused before the first
-episode unless it is allowed by name, and then it stands in the results.
-"""
+"""Which differences between training and evaluation are accepted: those allowed by name, and no other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from policy_protocol import PolicySpec, did_you_mean
 from policy_protocol.errors import SpecMismatch
-from policy_protocol.spec import CameraSpec
 from sim_client.errors import InvalidOption
+from sim_client.evaluation.compatibility import camera_path
+from sim_client.results.mismatch import Mismatch
 
-__all__ = ["Mismatch", "camera_path", "require_compatible"]
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """One field in which the simulation differs from the policy's training."""
-
-    field: str
-    """Path in the spec, what `--allow-mismatch` takes."""
-    spec: str
-    """What the policy was trained with."""
-    simulator: str
-    """What the simulator would run."""
-    remedy: str
-    allowable: bool = True
-    """False where the policy could not be asked at all."""
-
-    def __str__(self) -> str:
-        return f"{self.field}: the policy has {self.spec}, the simulator {self.simulator}. {self.remedy}"
-
-
-def camera_path(camera: CameraSpec) -> str:
-    """Where a camera stands in the names that `--allow-mismatch` takes."""
-    return f"observation.cameras.{camera.simulator_camera or camera.slot}"
+__all__ = ["require_compatible"]
 
 
 def require_compatible(found: Sequence[Mismatch], allowed: Sequence[str], spec: PolicySpec) -> tuple[Mismatch, ...]:

@@ -10,9 +10,11 @@ from rich.console import Console
 
 from policy_protocol import did_you_mean
 from sim_client.commands.report import show_result
+from sim_client.episode.environment import open_environment
 from sim_client.errors import IncompleteRun, InvalidOption, UnknownEnvironment
 from sim_client.evaluation.run import run_evaluation
 from sim_client.policy_client import PolicyClient
+from sim_client.results.directory import report_path
 from sim_client.results.options import DEFAULT_SEED, EvaluationOptions
 from sim_client.tasks import TASKS
 
@@ -96,14 +98,22 @@ def evaluate_command(
         )
 
     _require_known(options.env_id, console)
-    _show(run_evaluation(options, connect, out, overwrite=overwrite, console=console), as_json)
+    directory = run_evaluation(
+        options,
+        connect,
+        out,
+        overwrite=overwrite,
+        console=console,
+        open_environment=context.obj or open_environment,
+    )
+    _show(directory, as_json)
 
 
 def _show(directory: Path, as_json: bool) -> None:
     summary = show_result(directory, as_json)
     if errors := summary.outcomes["error"]:
         raise IncompleteRun(
-            f"{errors} of {summary.planned} episodes ended in an infrastructure error (see {directory}/report.md). "
+            f"{errors} of {summary.planned} episodes ended in an infrastructure error (see {report_path(directory)}). "
             "Run the same command again to repeat them."
         )
 

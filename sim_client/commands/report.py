@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sim_client.results.directory import read_results
+from sim_client.results.directory import read_results, report_path
 from sim_client.results.report import headline, write_report
 from sim_client.results.summary import Summary
 
@@ -31,7 +31,7 @@ def show_result(directory: Path, as_json: bool) -> Summary:
     """
     summary = write_report(directory)
     run, _ = read_results(directory)
-    report = directory / "report.md"
+    report = report_path(directory)
     if as_json:
         places = {"env_id": run.options.env_id, "directory": str(directory), "report": str(report)}
         print(json.dumps({**places, **summary.to_json()}, indent=2))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sim_client.episode.environment import open_environment
+from sim_client.episode.environment import Environment, open_environment
 from sim_client.episode.runner import EpisodeRules
 from sim_client.errors import Interrupted, RecordsError
 from sim_client.evaluation.acceptance import require_compatible
@@ -24,9 +24,12 @@ from sim_client.results.directory import ResultsDirectory, default_directory
 from sim_client.results.options import EvaluationOptions
 from sim_client.results.report import write_report
 from sim_client.results.run_record import FORMAT, RunRecord
+from sim_client.simulator import SimulationSettings
 from sim_client.versions import installed_versions
 
 __all__ = ["run_evaluation"]
+
+_Opener = Callable[[SimulationSettings], Environment]
 
 
 def run_evaluation(
@@ -36,6 +39,7 @@ def run_evaluation(
     *,
     overwrite: bool = False,
     console: Console,
+    open_environment: _Opener = open_environment,
 ) -> Path:
     """Run, or go on with, the evaluation that `options` describe.
 
@@ -44,6 +48,7 @@ def run_evaluation(
         out: results directory; by default named after the task, the policy and the seed.
         overwrite: delete the results that are there.
         console: where progress is shown.
+        open_environment: builds the simulator; ManiSkill's by default.
 
     Returns:
         The results directory. Its report is written, also when the run ends in an error after an episode.
@@ -57,16 +62,16 @@ def run_evaluation(
         with closing(line):
             run = _describe(policy, options, plan_evaluation(policy.spec, options))
             with ResultsDirectory(out or default_directory(run), run, overwrite=overwrite) as directory:
-                _finish(directory, line, console)
+                _finish(directory, line, console, open_environment)
                 return directory.path
     except KeyboardInterrupt as error:
         raise Interrupted("Stopped while setting up. Run the same command again.") from error
 
 
-def _finish(directory: ResultsDirectory, line: PolicyLine, console: Console) -> None:
+def _finish(directory: ResultsDirectory, line: PolicyLine, console: Console, opener: _Opener) -> None:
     try:
         if directory.remaining():
-            _run_remaining(directory, line, console)
+            _run_remaining(directory, line, console, opener)
     except BaseException:
         if directory.records():
             with suppress(RecordsError):
@@ -75,10 +80,10 @@ def _finish(directory: ResultsDirectory, line: PolicyLine, console: Console) -> 
     write_report(directory.path)
 
 
-def _run_remaining(directory: ResultsDirectory, line: PolicyLine, console: Console) -> None:
+def _run_remaining(directory: ResultsDirectory, line: PolicyLine, console: Console, opener: _Opener) -> None:
     run = directory.run
     console.print(f"Setting up {run.options.env_id} for the policy {run.checkpoint} …", markup=False)
-    environment = open_environment(run.settings)
+    environment = opener(run.settings)
     try:
         found = environment_mismatches(run.spec, environment)
         directory.note_mismatches(require_compatible(found, run.options.allow_mismatch, run.spec))

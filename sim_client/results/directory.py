@@ -15,7 +15,7 @@ from sim_client.results.mismatch import Mismatch
 from sim_client.results.records import EpisodeFile, final_records, read_records
 from sim_client.results.run_record import RunRecord
 
-__all__ = ["ResultsDirectory", "default_directory", "read_results"]
+__all__ = ["ResultsDirectory", "default_directory", "read_results", "report_path"]
 
 _RUN, _EPISODES, _REPORT = "run.json", "episodes.jsonl", "report.md"
 
@@ -25,6 +25,11 @@ def default_directory(run: RunRecord) -> Path:
     checkpoint = run.spec.policy.checkpoint
     name = f"{checkpoint.experiment}-{checkpoint.run}-{checkpoint.step}-seed{run.options.seed}"
     return Path("results") / run.options.env_id / name.replace(os.sep, "-")
+
+
+def report_path(directory: Path) -> Path:
+    """Where the Markdown report of the evaluation in `directory` belongs."""
+    return directory / _REPORT
 
 
 def read_results(path: Path) -> tuple[RunRecord, tuple[EpisodeRecord, ...]]:
@@ -64,11 +69,6 @@ class ResultsDirectory:
         except BaseException:
             self._lock.close()
             raise
-
-    @property
-    def report_path(self) -> Path:
-        """Where the Markdown report belongs."""
-        return self.path / _REPORT
 
     def records(self) -> tuple[EpisodeRecord, ...]:
         """One final record per finished episode, ordered by index."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from policy_protocol.spec import CameraSpec
 from sim_client.episode.record import CameraStatistics, EpisodeRecord
 from sim_client.errors import RecordsError
-from sim_client.results.directory import read_results
+from sim_client.results.directory import read_results, report_path
 from sim_client.results.run_record import RunRecord
 from sim_client.results.summary import HEADLINE, Latency, Summary, summarize
 
@@ -23,7 +23,7 @@ def write_report(directory: Path) -> Summary:
     """
     run, records = read_results(directory)
     summary = summarize(run, records)
-    path = directory / "report.md"
+    path = report_path(directory)
     try:
         path.write_text(markdown(run, records, summary), encoding="utf-8")
     except OSError as error:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from fake_environment import FakeEnvironment
 
-import sim_client.evaluation.run
 from sim_client.cli import main
 
 if __name__ == "__main__":
-    sim_client.evaluation.run.open_environment = FakeEnvironment
-    main()
+    main(open_environment=FakeEnvironment)

@@ -16,10 +16,10 @@ from fake_environment import FakeEnvironment
 from fake_policy_server import FakePolicyServer, chunk_of
 from rich.console import Console
 
-import sim_client.evaluation.run
 from policy_protocol import InferRequest
 from policy_protocol.errors import ProtocolViolation, ServerUnavailable, SpecMismatch
 from sim_client import PolicyClient, read_results
+from sim_client.evaluation.run import run_evaluation
 from sim_client.results.options import EvaluationOptions
 
 
@@ -46,18 +46,18 @@ class Crashes:
 
 
 @pytest.fixture
-def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple]:
+def evaluate(tmp_path: Path) -> Callable[..., tuple]:
     """Run an evaluation on the fake environment: its directory's run and records."""
 
     def run(server: FakePolicyServer, make_environment=FakeEnvironment, connect_timeout: float = 5, **changes: object):
-        monkeypatch.setattr(sim_client.evaluation.run, "open_environment", make_environment)
         options = EvaluationOptions(**{"env_id": "PushCube-v1", "episodes": 3, **changes})
         console = Console(stderr=True)
-        sim_client.evaluation.run.run_evaluation(
+        run_evaluation(
             options,
             lambda: PolicyClient(server.url, connect_timeout=connect_timeout),
             tmp_path / "out",
             console=console,
+            open_environment=make_environment,
         )
         return read_results(tmp_path / "out")
 

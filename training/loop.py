@@ -124,8 +124,8 @@ def _run(
             for step in range(first, experiment.steps):
                 samples = clock.waited(lambda: next(batches))
                 state, metrics = step_function(state, key, samples)
-                last = step + 1 == experiment.steps or stop.number is not None
-                save = last or (step + 1) % experiment.save_every == 0
+                last, stopped_by = step + 1 == experiment.steps, stop.number  # read once: it may change at any line
+                save = last or stopped_by is not None or (step + 1) % experiment.save_every == 0
                 if save or (step + 1) % experiment.log_every == 0:
                     record = clock.record(step, metrics, experiment.batch_size)
                     _stop_if_diverged(record, directory, samples)
@@ -133,10 +133,10 @@ def _run(
                     progress.show(record)
                 if save:
                     checkpoints.save(state)
-                if stop.number is not None and step + 1 < experiment.steps:
+                if stopped_by is not None and not last:
                     progress.say(f"stopping: saving step {step}")
                     checkpoints.wait()
-                    raise Stopped(f"stopped; {directory / str(step)} is saved. Go on with --resume.", stop.number)
+                    raise Stopped(f"stopped; {directory / str(step)} is saved. Go on with --resume.", stopped_by)
     finally:
         log.close()
 

@@ -59,7 +59,8 @@ def init_params(config: ModelConfig, key: PRNGKeyArray) -> PyTree[Array]:
         state=jnp.zeros((1, config.action_dim)),
     )
     actions = jnp.zeros((1, config.action_horizon, config.action_dim))
-    return PiModel(config).init(key, inputs, actions, jnp.ones(1))["params"]
+    init = jax.jit(PiModel(config).init)  # one program: op by op, half a minute goes into compiling each of them
+    return init(key, inputs, actions, jnp.ones(1))["params"]
 
 
 def param_shapes(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:

@@ -1,0 +1,131 @@
+"""Experiments: what may be set, and how a slip is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from policy_protocol.json_tree import from_json
+from training.experiment import Experiment, ExperimentInvalid, OptimizerConfig, override
+from training.experiments import experiment_names, find_experiment
+from training.pi05.config import GemmaConfig, SigLIPConfig, preset
+from training.pi05.params import count_params, param_shapes
+from training.pi05.tokenizer import Tokenizer
+
+SMALL = find_experiment("pi05_maniskill_stackcube_small")
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_shipped_experiment_carries_its_files_name_and_builds(name):
+    experiment = find_experiment(name)
+    assert experiment.name == name
+    assert count_params(param_shapes(experiment.model)) > 1_000_000
+    assert Tokenizer.load(experiment.tokenizer).vocabulary <= experiment.model.vocabulary
+
+
+def test_an_experiment_survives_its_json():
+    assert from_json(Experiment, json.loads(SMALL.to_json())) == SMALL
+
+
+def test_a_setting_takes_the_type_of_its_field():
+    changed = override(
+        SMALL,
+        [
+            "batch_size=4",
+            "optimizer.peak_lr=1e-4",
+            "optimizer.end_lr=0",
+            "optimizer.ema_decay=null",
+            "mask_padding=false",
+            "model.vision.depth=1",
+            "normalization=zscore",
+            "dataset=/data/x=y",
+        ],
+    )
+    vision = dataclasses.replace(SMALL.model.vision, depth=1)
+    assert changed == dataclasses.replace(
+        SMALL,
+        batch_size=4,
+        optimizer=dataclasses.replace(SMALL.optimizer, peak_lr=1e-4, end_lr=0.0, ema_decay=None),
+        mask_padding=False,
+        model=dataclasses.replace(SMALL.model, vision=vision),
+        normalization="zscore",
+        dataset="/data/x=y",
+    )
+    assert type(changed.optimizer.end_lr) is float
+
+
+def test_of_two_settings_of_one_field_the_last_counts():
+    assert override(SMALL, ["steps=30", "steps=40"]).steps == 40
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("batch_size", "--set takes PATH=VALUE, such as optimizer.peak_lr=1e-4, not 'batch_size'."),
+        ("batchsize=4", "--set: there is no setting 'batchsize'. Did you mean 'batch_size'?"),
+        ("optimizer.peak_rl=1", "--set: there is no setting 'optimizer.peak_rl'. Did you mean 'peak_lr'?"),
+        ("optimiser.peak_lr=1", "--set: there is no setting 'optimiser.peak_lr'. Did you mean 'optimizer'?"),
+        ("batch_size.x=1", "--set: there is no setting 'batch_size.x'."),
+        ("batch_size=four", "--set: The field 'batch_size' must be a whole number, not 'four'."),
+        ("batch_size=1.5", "--set: The field 'batch_size' must be a whole number, not '1.5'."),
+        ("mask_padding=1", "--set: The field 'mask_padding' must be true or false, not '1'."),
+        ("optimizer.peak_lr=fast", "--set: The field 'optimizer.peak_lr' must be a number, not 'fast'."),
+        ("normalization=minmax", "--set: The field 'normalization' must be one of 'quantile', 'zscore', not 'minmax'."),
+        ("batch_size=0", "--set: The record is not valid: batch_size must be at least 1, not 0."),
+        ("seed=-1", "--set: The record is not valid: seed must not be negative: -1."),
+        (
+            "execution_horizon=17",
+            "--set: The record is not valid: execution_horizon 17 is not in 1..16 (action_horizon).",
+        ),
+        (
+            "optimizer.warmup_steps=600",
+            "--set: The record is not valid: optimizer.warmup_steps 600 is not in 0..599: the schedule has 600 steps. "
+            "Set optimizer.warmup_steps, steps or optimizer.decay_steps.",
+        ),
+        ("model.vision.patch_size=0", "--set: model.vision is not valid: patch_size must be at least 1, not 0."),
+        (
+            "model.vision.patch_size=7",
+            "--set: model.vision is not valid: image_size 64 is not a multiple of patch_size 7.",
+        ),
+        ("model.vision.heads=5", "--set: model.vision is not valid: width 96 is not a multiple of heads 5."),
+        ("model.language.kv_heads=3", "--set: model.language is not valid: heads 4 is not a multiple of kv_heads 3."),
+        (
+            "model.language.head_dim=7",
+            "--set: model.language is not valid: head_dim 7 must be even: rotary embedding turns halves.",
+        ),
+        ("model.language.depth=3", "--set: model is not valid: the language model and the expert must share depth."),
+    ],
+)
+def test_a_setting_that_cannot_be_says_why(setting, message):
+    with pytest.raises(ExperimentInvalid) as error:
+        override(SMALL, [setting])
+    assert error.value.message == message
+
+
+def test_an_unknown_experiment_offers_the_closest():
+    with pytest.raises(ExperimentInvalid) as error:
+        find_experiment("pi05_maniskill_stackcub_small")
+    assert error.value.message == (
+        "Unknown experiment 'pi05_maniskill_stackcub_small'. Did you mean 'pi05_maniskill_stackcube_small'? "
+        "See them all: train list."
+    )
+
+
+def test_the_defaults_are_openpis():
+    default = OptimizerConfig()
+    assert (default.b1, default.b2, default.eps, default.weight_decay) == (0.9, 0.95, 1e-8, 1e-10)
+    assert (default.peak_lr, default.end_lr, default.warmup_steps) == (2.5e-5, 2.5e-6, 1000)
+    assert (default.clip_norm, default.ema_decay) == (1.0, 0.99)
+    experiment = Experiment("x", preset("pi05"), "data")
+    assert (experiment.batch_size, experiment.steps, experiment.seed) == (32, 30_000, 42)
+    assert experiment.decay_steps == 30_000
+    assert not experiment.mask_padding
+
+
+def test_every_size_of_a_model_must_be_positive():
+    with pytest.raises(ValueError, match="^depth must be at least 1, not 0.$"):
+        SigLIPConfig(64, 8, 96, 0, 384, 3)
+    with pytest.raises(ValueError, match="^kv_heads must be at least 1, not 0.$"):
+        GemmaConfig(128, 384, 4, 4, 0, 32)

@@ -1,0 +1,259 @@
+"""A training run, from the real lerobot package's dataset to checkpoints that are policies, and on after a stop."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+from training.checkpoints import CannotResume
+from training.data import Dataset
+from training.experiment import override
+from training.experiments import find_experiment
+from training.loop import Diverged, train
+from training.pi05 import load_policy
+from training.pi05.checkpoint import read_assets, read_params
+from training.pi05.compile_cache import use_compile_cache
+from training.run_directory import RunExists
+
+TINY = [
+    *("model.vision.image_size=16", "model.vision.patch_size=8", "model.vision.width=8", "model.vision.depth=1"),
+    *("model.vision.mlp_width=8", "model.vision.heads=2"),
+    *(
+        f"model.{stream}.{size}"
+        for stream in ("language", "expert")
+        for size in ("width=16", "mlp_width=16", "depth=1")
+    ),
+    *(f"model.{stream}.{size}" for stream in ("language", "expert") for size in ("heads=2", "head_dim=8")),
+    *("model.action_dim=8", "model.action_horizon=4", "model.max_token_len=64", "execution_horizon=2"),
+    *("batch_size=2", "steps=6", "save_every=3", "log_every=1", "denoising_steps=2"),
+    *("optimizer.warmup_steps=1", "optimizer.decay_steps=6"),
+]
+"""Every part of the model, at a size that trains six steps in no time."""
+NAME = "pi05_maniskill_stackcube_small"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Decoded frames and compiled programs stay out of the user's cache; what one run compiled the next one reuses."""
+    before = jax.config.jax_compilation_cache_dir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHUNKWIRE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        reset_cache()
+        use_compile_cache()
+        yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    reset_cache()
+
+
+@pytest.fixture(scope="module")
+def experiment(lerobot_dataset):
+    return override(find_experiment(NAME), [*TINY, f"dataset={lerobot_dataset}"])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def whole(experiment, runs):
+    """A run of six steps that nothing interrupted: its last step directory."""
+    return train(experiment, "whole", runs)
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def computed(run):
+    """What a run computed, without the times that it took."""
+    return [(line["step"], line["loss"], line["grad_norm"], line["param_norm"]) for line in metrics(run)]
+
+
+def test_a_run_leaves_openpis_layout_with_all_that_a_policy_is(whole):
+    run = whole.parent
+    assert whole.name == "5"
+    assert sorted(child.name for child in run.iterdir() if child.is_dir()) == ["2", "5"]
+    assert {"_CHECKPOINT_METADATA", "params", "train_state", "assets"} <= {child.name for child in whole.iterdir()}
+    assets = {str(path.relative_to(whole / "assets")) for path in (whole / "assets").rglob("*") if path.is_file()}
+    assert {"policy_spec.json", "tokenizer.model", "maniskill/norm_stats.json"} <= assets
+
+
+def test_the_train_state_has_openpis_parts(whole):
+    tree = json.loads((whole / "train_state" / "_METADATA").read_text())["tree_metadata"]
+    top = {key.split("'")[1] for key in tree}
+    assert top == {"step", "params", "model_def", "opt_state", "ema_params"}
+
+
+def test_every_step_is_logged_with_what_it_cost(whole):
+    lines = metrics(whole.parent)
+    assert [line["step"] for line in lines] == list(range(6))
+    for line in lines:
+        assert np.isfinite(line["loss"])
+        assert line["samples_per_second"] == pytest.approx(2 / line["step_seconds"], rel=1e-6)
+        assert 0 <= line["data_wait_share"] <= 1
+    assert lines[0]["learning_rate"] == pytest.approx(1e-3 / 2)
+
+
+def test_a_checkpoint_is_a_policy_for_the_datasets_own_frames(whole, lerobot_dataset):
+    policy = load_policy(whole)
+    dataset = Dataset(lerobot_dataset)
+    observation = {
+        "observation/image": dataset.frame("image", 0),
+        "observation/wrist_image": dataset.frame("wrist_image", 0),
+        "observation/state": dataset.column("state")[0],
+        "prompt": dataset.prompts(np.array([0]))[0],
+    }
+    chunk = policy(observation, noise_seed=0)
+    assert chunk.actions.shape == (4, 7)
+    assert np.all(np.isfinite(chunk.actions))
+
+
+def test_the_spec_says_where_the_policy_came_from_and_what_it_was_trained_on(whole, lerobot_dataset):
+    spec = read_assets(whole).spec
+    dataset = Dataset(lerobot_dataset)
+    assert str(spec.policy.checkpoint) == f"{NAME}/whole/5"
+    assert spec.policy.checkpoint.run_id
+    assert spec.policy.checkpoint.run_id == read_assets(whole.parent / "2").spec.policy.checkpoint.run_id
+    assert (spec.policy.action_horizon, spec.policy.execution_horizon, spec.policy.denoising_steps) == (4, 2, 2)
+    assert spec.policy.parameter_count == load_policy(whole).parameter_count
+    assert [camera.key for camera in spec.observation.cameras] == ["observation/image", "observation/wrist_image"]
+    assert spec.observation.prompt.trained == tuple(sorted(dataset.metadata.tasks.values()))
+    np.testing.assert_allclose(spec.action.q99, np.quantile(dataset.column("actions"), 0.99, axis=0), rtol=1e-5)
+    assert spec.simulation is None  # a plain LeRobot dataset knows no simulator
+
+
+def test_a_resumed_run_computes_what_an_uninterrupted_one_does(experiment, runs, whole):
+    train(override(experiment, ["steps=3"]), "resumed", runs)
+    assert computed(whole.parent)[:3] == computed(runs / NAME / "resumed")
+    last = train(experiment, "resumed", runs, resume=True)
+    assert computed(whole.parent) == computed(last.parent)
+
+
+def test_going_on_with_a_finished_run_changes_nothing(experiment, runs, whole):
+    before = computed(whole.parent)
+    assert train(experiment, "whole", runs, resume=True) == whole
+    assert computed(whole.parent) == before
+
+
+def test_a_run_of_that_name_is_not_written_over_unasked(experiment, runs, whole):
+    with pytest.raises(RunExists) as error:
+        train(experiment, "whole", runs)
+    assert error.value.message == (
+        f"The run {whole.parent} exists. Pass --resume to go on with it, --overwrite to delete it and start anew, "
+        "or another --exp-name."
+    )
+    assert whole.is_dir()
+
+
+def test_a_folder_that_is_no_run_is_never_deleted(experiment, runs):
+    folder = runs / NAME / "thesis"
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("ten years of work")
+    with pytest.raises(RunExists) as error:
+        train(experiment, "thesis", runs, overwrite=True)
+    assert error.value.message == f"{folder} is no run (it has no experiment.json), so --overwrite does not delete it."
+    assert (folder / "thesis.tex").exists()
+
+
+def test_there_must_be_something_to_resume(experiment, runs):
+    with pytest.raises(CannotResume) as error:
+        train(experiment, "never", runs, resume=True)
+    assert error.value.message == (
+        f"There is no run at {runs / NAME / 'never'} to resume. Leave out --resume to start it."
+    )
+
+
+def test_a_run_that_saved_nothing_cannot_be_resumed(experiment, runs, whole):
+    folder = runs / NAME / "unsaved"
+    folder.mkdir(parents=True)
+    for name in ("experiment.json", "run.json"):
+        (folder / name).write_bytes((whole.parent / name).read_bytes())
+    with pytest.raises(CannotResume) as error:
+        train(experiment, "unsaved", runs, resume=True)
+    assert error.value.message == f"{folder} holds no saved step to resume. Start anew with --overwrite."
+
+
+def test_a_run_goes_on_with_the_settings_that_it_began_with(experiment, runs, whole):
+    changed = override(experiment, ["batch_size=3", "model.expert.mlp_width=32", "steps=12"])
+    with pytest.raises(CannotResume) as error:
+        train(changed, "whole", runs, resume=True)
+    assert error.value.message == (
+        f"The run {whole.parent} began with other settings: batch_size was 2, is 3; model.expert.mlp_width was 16, "
+        "is 32. Use the same ones, or another --exp-name."
+    )
+
+
+def test_a_run_goes_on_with_the_data_that_it_began_with(experiment, runs, whole, lerobot_dataset):
+    other = override(experiment, [f"dataset={lerobot_dataset.parent / 'lerobot_v30_video'}"])
+    with pytest.raises(CannotResume) as error:
+        train(other, "whole", runs, resume=True)
+    assert error.value.message == (
+        f"The dataset is not the one that the run {whole.parent} began with. "
+        "Pass that one, or start anew with --overwrite or another --exp-name."
+    )
+
+
+def test_a_loss_of_nan_ends_the_run_with_its_batch_saved_and_no_checkpoint(experiment, runs):
+    explosive = override(experiment, ["optimizer.peak_lr=1e30", "save_every=1", "log_every=5"])
+    with pytest.raises(Diverged) as error:
+        train(explosive, "diverged", runs)
+    folder = runs / NAME / "diverged"
+    batch = folder / "diverged_batch.npz"
+    assert f"{batch}" in error.value.message
+    assert "nan" in error.value.message or "inf" in error.value.message
+    assert "optimizer.peak_lr" in error.value.message
+    with np.load(batch) as saved:
+        shapes = {name: saved[name].shape for name in saved.files}
+    assert (2, 4, 8) in shapes.values()
+    assert (2, 16, 16, 3) in shapes.values()
+    for step in (child for child in folder.iterdir() if child.name.isdigit()):
+        assert all(np.all(np.isfinite(leaf)) for leaf in read_params(step).values())
+
+
+def _command(runs, dataset, *more):
+    settings = [part for setting in (*TINY, "optimizer.decay_steps=50") for part in ("--set", setting)]
+    program = "from training.cli import main; main()"
+    return [
+        *(sys.executable, "-c", program, NAME, "--exp-name", "stopped", "--runs", str(runs)),
+        *("--dataset", str(dataset), *settings, *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def interrupted(runs, lerobot_dataset):
+    """A real process that got Ctrl-C after its second step: its exit code and what it said."""
+    long = ("--set", "steps=100000", "--set", "save_every=100000")
+    with subprocess.Popen(_command(runs, lerobot_dataset, *long), stderr=subprocess.PIPE, text=True) as process:
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("step 2/"):
+                process.send_signal(signal.SIGINT)
+    return process.returncode, "".join(said)
+
+
+def test_ctrl_c_saves_the_state_reached_and_exits_with_130(interrupted, runs):
+    code, said = interrupted
+    (step,) = (child for child in (runs / NAME / "stopped").iterdir() if child.name.isdigit())
+    assert code == 130
+    assert said.splitlines()[-1] == f"train: stopped; {step} is saved. Go on with --resume."
+    assert metrics(step.parent)[-1]["step"] == int(step.name)
+    assert load_policy(step).parameter_count > 0
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(interrupted, runs, lerobot_dataset):
+    folder = runs / NAME / "stopped"
+    done = metrics(folder)[-1]["step"] + 1
+    more = ("--resume", "--set", f"steps={done + 2}", "--set", "save_every=100000")
+    result = subprocess.run(_command(runs, lerobot_dataset, *more), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"Trained. Serve it: serve --checkpoint {folder / str(done + 1)}"
+    assert [line["step"] for line in metrics(folder)] == list(range(done + 2))

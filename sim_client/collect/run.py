@@ -52,7 +52,7 @@ def collect(
         out: the `.h5` file to make.
         workers: processes.
         overwrite: throw away what is there.
-        console: for progress; a new one by default.
+        console: for progress; by default standard error.
 
     Raises:
         InvalidOption: `out` is no `.h5`, or there are no workers.
@@ -60,7 +60,7 @@ def collect(
         SimulationError: the simulator cannot be set up here.
         KeyboardInterrupt: after the workers have ended.
     """
-    console = console or Console()
+    console = console or Console(stderr=True)
     _require_arguments(out, workers)
     parts = Parts(out)
     try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -28,6 +30,15 @@ from training.pi05.params import config_of_params, unflatten
 _OPENPI = Path(__file__).parents[1] / "data" / "openpi"
 _STEPS = {"pi05": "tiny_pi05/100", "pi0": "tiny_pi0/200"}
 _HORIZONS = {"pi05": (20, 64), "pi0": (10, 48)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation() -> Iterator[None]:
+    """Tiny models spend their time in the compiler: it may leave out what makes large ones fast."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

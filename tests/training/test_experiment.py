@@ -82,7 +82,7 @@ def test_of_two_settings_of_one_field_the_last_counts():
         (
             "optimizer.warmup_steps=600",
             "--set: The record is not valid: optimizer.warmup_steps 600 is not in 0..599: the schedule has 600 steps. "
-            "Set optimizer.warmup_steps, steps or optimizer.decay_steps.",
+            "Set optimizer.warmup_steps or steps.",
         ),
         ("model.vision.patch_size=0", "--set: model.vision is not valid: patch_size must be at least 1, not 0."),
         (

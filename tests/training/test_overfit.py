@@ -25,6 +25,11 @@ _SETTINGS = (
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """No: hundreds of steps are worth an optimising compiler."""
+
+
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
     """The small Pi0.5, trained on one demonstration and loaded from its checkpoint."""

@@ -46,7 +46,8 @@ def trained(tiny_pi05, openpi_data):
         noise, time = jnp.asarray(expected[f"noise{index}"]), jnp.asarray(expected[f"time{index}"])
         params, averaged, state, report = step(params, averaged, state, noise, time)
         reports.append(report)
-    return expected, reports, flatten(params), flatten(averaged)
+    after = jax.device_get((reports, flatten(params), flatten(averaged)))
+    return expected, *after
 
 
 def test_three_steps_report_openpis_losses_and_gradient_norms(trained):

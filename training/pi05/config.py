@@ -120,7 +120,7 @@ _VOCABULARY = 257_152
 _PRESETS = {
     "pi05": ModelConfig("pi05", _SO400M_14, _GEMMA_2B, _GEMMA_300M, _VOCABULARY, max_token_len=200),
     "pi0": ModelConfig("pi0", _SO400M_14, _GEMMA_2B, _GEMMA_300M, _VOCABULARY, max_token_len=48),
-    # 2.5M parameters. 16 tokens a camera: with patches of 8 pixels a training step takes twice as long on two CPU cores.
+    # 2.5M parameters. 16 tokens a camera: with patches of 8 pixels a step takes twice as long on two CPU cores.
     "pi05_small": ModelConfig(
         "pi05",
         SigLIPConfig(image_size=64, patch_size=16, width=96, depth=3, mlp_width=384, heads=3),

@@ -103,7 +103,7 @@ test-path: setup ## The whole path across both environments, on a small scale
 	$(MODEL)/pytest tests/whole_path
 
 tokenizer: setup ## Train the small tokenizer anew
-	$(MODEL)/python -m training.pi05.small_tokenizer training/pi05/small_tokenizer.model
+	$(MODEL)/python -m training.pi05.transforms.small_tokenizer training/pi05/transforms/small_tokenizer.model
 
 pins: ## Write what is installed now as the new pins
 	for side in model:.venv simulator:.venv-sim; do

@@ -17,8 +17,8 @@ import numpy as np
 from policy_protocol.errors import ChunkwireError, DeadlineExceeded, InternalError, Overloaded
 from policy_protocol.messages import ActionChunk
 from policy_server.log import log
-from training.pi05.observation import Row
 from training.pi05.policy import NonFiniteActions, Policy, noise_from_seed
+from training.pi05.transforms.observation import Row
 
 __all__ = ["BATCH_SIZES", "Batcher"]
 

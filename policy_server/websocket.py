@@ -18,7 +18,7 @@ from policy_protocol.spec import PolicySpec
 from policy_server.batcher import Batcher
 from policy_server.log import log
 from policy_server.session import Question, Session
-from training.pi05.observation import ObservationTransform, Row
+from training.pi05.transforms.observation import ObservationTransform, Row
 
 __all__ = ["MAX_MESSAGE_BYTES", "PolicyServer"]
 

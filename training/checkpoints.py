@@ -13,8 +13,9 @@ import orbax.checkpoint as ocp
 
 from policy_protocol.errors import ChunkwireError
 from training.experiment import Experiment
-from training.pi05.checkpoint import Assets, as_saved, write_assets
-from training.pi05.params import flatten, unflatten
+from training.pi05.checkpoint.step_directory import Assets, write_assets
+from training.pi05.checkpoint.weights import as_saved
+from training.pi05.model.params import flatten, unflatten
 from training.train_state import TrainState
 
 __all__ = ["CannotResume", "RunCheckpoints"]
@@ -37,7 +38,7 @@ class _AssetsHandler(ocp.CheckpointHandler):
         (Path(directory) / EXPERIMENT_FILE).write_text(args.experiment.to_json(), encoding="utf-8")
 
     def restore(self, directory: epath.Path, args: Any = None) -> None:
-        raise NotImplementedError("Assets are read by training.pi05.checkpoint.read_assets.")
+        raise NotImplementedError("Assets are read by training.pi05.checkpoint.step_directory.read_assets.")
 
 
 @ocp.args.register_with_handler(_AssetsHandler, for_save=True)

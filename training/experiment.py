@@ -13,8 +13,8 @@ from typing import Any
 
 from policy_protocol.errors import ChunkwireError, did_you_mean
 from policy_protocol.json_tree import from_json, to_json
-from training.pi05.config import ModelConfig
-from training.pi05.normalization import NormKind
+from training.pi05.model.config import ModelConfig
+from training.pi05.transforms.normalization import NormKind
 
 __all__ = ["Experiment", "ExperimentInvalid", "OptimizerConfig", "override"]
 

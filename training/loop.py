@@ -17,9 +17,9 @@ from training.checkpoints import RunCheckpoints
 from training.data import Dataset, Loader, compute_norm_stats, default_cache_root, fingerprint, open_frame_cache
 from training.data.prefetch import Prefetch
 from training.experiment import Experiment
-from training.pi05.checkpoint import Assets
-from training.pi05.observation import ObservationTransform, trained_prompt_lengths
-from training.pi05.tokenizer import Tokenizer
+from training.pi05.checkpoint.step_directory import Assets
+from training.pi05.transforms.observation import ObservationTransform, trained_prompt_lengths
+from training.pi05.transforms.tokenizer import Tokenizer
 from training.policy_spec import WIRE_PREFIX, build_spec
 from training.progress import TrainingProgress
 from training.run_directory import MetricsLog, RunFacts, begin_run, check_run, run_directory

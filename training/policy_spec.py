@@ -22,9 +22,9 @@ from training.data.dataset import Dataset
 from training.data.errors import DatasetInvalid
 from training.data.facts import DatasetFacts
 from training.experiment import Experiment
-from training.pi05.config import SLOTS
-from training.pi05.normalization import NormStats, norm_stats_hash
-from training.pi05.params import count_params, param_shapes
+from training.pi05.model.config import SLOTS
+from training.pi05.model.params import count_params, param_shapes
+from training.pi05.transforms.normalization import NormStats, norm_stats_hash
 
 __all__ = ["WIRE_PREFIX", "build_spec"]
 

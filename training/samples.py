@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from training.data.loader import Batch
-from training.pi05.model import ModelInput
-from training.pi05.normalization import NormStats, normalize
-from training.pi05.observation import ObservationTransform, collate
+from training.pi05.model.pi import ModelInput
+from training.pi05.transforms.normalization import NormStats, normalize
+from training.pi05.transforms.observation import ObservationTransform, collate
 
 __all__ = ["SampleTransform", "Samples"]
 

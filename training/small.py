@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from training.experiment import Experiment, OptimizerConfig
-from training.pi05.config import preset
+from training.pi05.model.config import preset
 
 __all__ = ["small_pi05"]
 

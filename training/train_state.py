@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from training.experiment import Experiment, OptimizerConfig
-from training.pi05.params import init_params
+from training.pi05.model.params import init_params
 
 __all__ = ["TrainState", "init_state", "learning_rate", "optimizer"]
 

@@ -11,8 +11,8 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from training.experiment import Experiment
-from training.pi05.flow import flow_loss
-from training.pi05.model import PiModel
+from training.pi05.model.flow import flow_loss
+from training.pi05.model.pi import PiModel
 from training.samples import Samples
 from training.train_state import TrainState, learning_rate, optimizer
 

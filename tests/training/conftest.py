@@ -22,10 +22,10 @@ from policy_protocol.spec import (
     StateField,
     StateSpec,
 )
-from training.pi05.checkpoint import read_params
-from training.pi05.config import ModelConfig
-from training.pi05.model import ModelInput, PiModel
-from training.pi05.params import config_of_params, unflatten
+from training.pi05.checkpoint.weights import read_params
+from training.pi05.model.config import ModelConfig
+from training.pi05.model.params import config_of_params, unflatten
+from training.pi05.model.pi import ModelInput, PiModel
 
 _OPENPI = Path(__file__).parents[1] / "data" / "openpi"
 _STEPS = {"pi05": "tiny_pi05/100", "pi0": "tiny_pi0/200"}

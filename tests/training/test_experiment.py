@@ -10,9 +10,9 @@ import pytest
 from policy_protocol.json_tree import from_json
 from training.experiment import Experiment, ExperimentInvalid, OptimizerConfig, override
 from training.experiments import experiment_names, find_experiment
-from training.pi05.config import GemmaConfig, SigLIPConfig, preset
-from training.pi05.params import count_params, param_shapes
-from training.pi05.tokenizer import Tokenizer
+from training.pi05.model.config import GemmaConfig, SigLIPConfig, preset
+from training.pi05.model.params import count_params, param_shapes
+from training.pi05.transforms.tokenizer import Tokenizer
 
 SMALL = find_experiment("pi05_maniskill_stackcube_small")
 

@@ -12,7 +12,7 @@ from training.experiment import override
 from training.experiments import find_experiment
 from training.loop import train
 from training.pi05 import load_policy
-from training.pi05.normalization import normalize
+from training.pi05.transforms.normalization import normalize
 
 _DEMONSTRATION = Path(__file__).parents[1] / "data" / "demonstration" / "stackcube"
 _SETTINGS = (

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from training.data.loader import Batch
-from training.pi05.normalization import NormStats, normalize
-from training.pi05.observation import ObservationTransform
-from training.pi05.tokenizer import Tokenizer
+from training.pi05.transforms.normalization import NormStats, normalize
+from training.pi05.transforms.observation import ObservationTransform
+from training.pi05.transforms.tokenizer import Tokenizer
 from training.samples import SampleTransform
 
 

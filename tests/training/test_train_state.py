@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from training.experiment import OptimizerConfig
-from training.pi05.flow import flow_loss_at
-from training.pi05.params import flatten
+from training.pi05.model.flow import flow_loss_at
+from training.pi05.model.params import flatten
 from training.train_state import learning_rate, optimizer
 
 

@@ -18,7 +18,8 @@ from training.experiment import override
 from training.experiments import find_experiment
 from training.loop import Diverged, train
 from training.pi05 import load_policy
-from training.pi05.checkpoint import read_assets, read_params
+from training.pi05.checkpoint.step_directory import read_assets
+from training.pi05.checkpoint.weights import read_params
 from training.pi05.compile_cache import use_compile_cache
 from training.run_directory import RunExists
 

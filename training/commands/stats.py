@@ -11,7 +11,7 @@ from rich.table import Table
 
 from training.data.dataset import Dataset
 from training.data.norm_stats import NORM_STATS_FILE, compute_norm_stats
-from training.pi05.normalization import NormStats, write_norm_stats
+from training.pi05.transforms.normalization import NormStats, write_norm_stats
 
 __all__ = ["stats_command"]
 

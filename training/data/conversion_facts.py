@@ -14,7 +14,7 @@ from training.data.facts import CameraFacts, DatasetFacts, write_facts
 from training.data.fingerprint import fingerprint
 from training.data.norm_stats import NORM_STATS_FILE, compute_norm_stats
 from training.data.recording import EpisodeEntry
-from training.pi05.normalization import write_norm_stats
+from training.pi05.transforms.normalization import write_norm_stats
 
 __all__ = ["action_names", "camera_key", "write_conversion_facts"]
 

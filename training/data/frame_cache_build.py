@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from training.data.dataset import Dataset
 from training.data.errors import FrameCacheUnusable
-from training.pi05.images import resize_with_pad
+from training.pi05.transforms.images import resize_with_pad
 
 __all__ = ["build_camera", "check_room"]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from training.data.dataset import Dataset
 from training.data.errors import DatasetInvalid
-from training.pi05.normalization import NormStats
+from training.pi05.transforms.normalization import NormStats
 
 __all__ = ["NORM_STATS_FILE", "compute_norm_stats"]
 

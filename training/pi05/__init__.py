@@ -10,11 +10,11 @@
 Axes: batch, camera, height, width, prefix, suffix, tokens, heads, head_dim, action_horizon, action_dim, state_dim.
 """
 
-from training.pi05.config import GemmaConfig, ModelConfig, SigLIPConfig, preset
-from training.pi05.model import ModelInput, PiModel
-from training.pi05.normalization import NormStats
+from training.pi05.model.config import GemmaConfig, ModelConfig, SigLIPConfig, preset
+from training.pi05.model.pi import ModelInput, PiModel
 from training.pi05.policy import Policy, load_policy
-from training.pi05.tokenizer import Tokenizer
+from training.pi05.transforms.normalization import NormStats
+from training.pi05.transforms.tokenizer import Tokenizer
 
 __all__ = [
     "GemmaConfig",

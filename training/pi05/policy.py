@@ -17,13 +17,14 @@ from jaxtyping import Array, Float, PyTree
 from policy_protocol.errors import InternalError
 from policy_protocol.messages import ActionChunk, Observation
 from policy_protocol.spec import PolicySpec
-from training.pi05.checkpoint import Assets, CheckpointInvalid, find_step, read_assets, read_params
-from training.pi05.config import ModelConfig
-from training.pi05.flow import denoise
-from training.pi05.model import ModelInput, PiModel
-from training.pi05.normalization import unnormalize
-from training.pi05.observation import ObservationTransform, Row, collate, trained_prompt_lengths
-from training.pi05.params import check_params, config_of_params, unflatten
+from training.pi05.checkpoint.step_directory import Assets, CheckpointInvalid, find_step, read_assets
+from training.pi05.checkpoint.weights import read_params
+from training.pi05.model.config import ModelConfig
+from training.pi05.model.flow import denoise
+from training.pi05.model.params import check_params, config_of_params, unflatten
+from training.pi05.model.pi import ModelInput, PiModel
+from training.pi05.transforms.normalization import unnormalize
+from training.pi05.transforms.observation import ObservationTransform, Row, collate, trained_prompt_lengths
 
 __all__ = ["NonFiniteActions", "Policy", "load_policy", "noise_from_seed"]
 

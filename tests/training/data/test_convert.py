@@ -19,7 +19,7 @@ from training.data import (
     fingerprint,
 )
 from training.data.facts import FACTS_FILE
-from training.pi05.normalization import read_norm_stats
+from training.pi05.transforms.normalization import read_norm_stats
 
 LENGTHS = (5, 8, 6)
 HEIGHT, WIDTH = 12, 16

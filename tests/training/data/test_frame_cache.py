@@ -17,7 +17,7 @@ from training.data import (
     frame_cache_build,
     open_frame_cache,
 )
-from training.pi05.images import resize_with_pad
+from training.pi05.transforms.images import resize_with_pad
 
 FIXTURES = Path(__file__).parents[2] / "data" / "lerobot"
 SIZE = {"height": 28, "width": 28}

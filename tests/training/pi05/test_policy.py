@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from policy_protocol.errors import InternalError
-from training.pi05.checkpoint import CheckpointInvalid, read_assets
-from training.pi05.normalization import read_norm_stats, unnormalize, write_norm_stats
+from training.pi05.checkpoint.step_directory import CheckpointInvalid, read_assets
 from training.pi05.policy import Policy, load_policy, noise_from_seed
-from training.pi05.tokenizer import TOKENIZERS
+from training.pi05.transforms.normalization import read_norm_stats, unnormalize, write_norm_stats
+from training.pi05.transforms.tokenizer import TOKENIZERS
 
 
 def recorded(openpi_data, family):

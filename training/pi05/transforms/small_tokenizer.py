@@ -1,4 +1,4 @@
-"""Trains the small tokenizer that ships beside this file: `python -m training.pi05.small_tokenizer OUT.model`.
+"""Trains the small tokenizer beside this file: `python -m training.pi05.transforms.small_tokenizer OUT.model`.
 
 PaliGemma's own tokenizer is 4 MB and has 257,152 pieces, more parameters in its embedding than the small models have in
 all. This one knows the words of the ManiSkill prompts, every number that a discretised state can hold as one piece,

@@ -10,18 +10,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from training.pi05.checkpoint import (
-    Assets,
-    CheckpointInvalid,
-    as_saved,
-    find_step,
-    read_assets,
-    read_params,
-    write_assets,
-)
-from training.pi05.normalization import read_norm_stats
-from training.pi05.params import count_params, flatten, param_shapes
-from training.pi05.tokenizer import Tokenizer
+from training.pi05.checkpoint.step_directory import Assets, CheckpointInvalid, find_step, read_assets, write_assets
+from training.pi05.checkpoint.weights import as_saved, read_params
+from training.pi05.model.params import count_params, flatten, param_shapes
+from training.pi05.transforms.normalization import read_norm_stats
+from training.pi05.transforms.tokenizer import Tokenizer
 
 
 @pytest.fixture

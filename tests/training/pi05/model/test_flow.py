@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from training.pi05.config import GemmaConfig, ModelConfig, SigLIPConfig
-from training.pi05.flow import denoise, flow_loss_at, sample_time
-from training.pi05.gemma import attention_mask
-from training.pi05.model import ModelInput, PiModel
-from training.pi05.params import param_shapes, unflatten
+from training.pi05.model.config import GemmaConfig, ModelConfig, SigLIPConfig
+from training.pi05.model.flow import denoise, flow_loss_at, sample_time
+from training.pi05.model.gemma import attention_mask
+from training.pi05.model.params import param_shapes, unflatten
+from training.pi05.model.pi import ModelInput, PiModel
 
 
 class KnownFlow:

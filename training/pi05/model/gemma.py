@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from training.pi05.config import GemmaConfig
+from training.pi05.model.config import GemmaConfig
 
 __all__ = ["Gemma", "KVCache", "apply_rope", "attention_mask"]
 

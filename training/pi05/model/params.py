@@ -14,8 +14,8 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from policy_protocol.errors import ChunkwireError
 from policy_protocol.spec import Family
-from training.pi05.config import SLOTS, GemmaConfig, ModelConfig, SigLIPConfig
-from training.pi05.model import ModelInput, PiModel
+from training.pi05.model.config import SLOTS, GemmaConfig, ModelConfig, SigLIPConfig
+from training.pi05.model.pi import ModelInput, PiModel
 
 __all__ = [
     "ParamsMismatch",

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from training.pi05.model import ModelInput, PiModel
+from training.pi05.model.pi import ModelInput, PiModel
 
 __all__ = ["denoise", "flow_loss", "flow_loss_at", "sample_time"]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from policy_protocol.errors import InvalidObservation
-from training.pi05.normalization import NormStats, normalize
-from training.pi05.observation import ObservationTransform, collate, parse_image, trained_prompt_lengths
-from training.pi05.tokenizer import Tokenizer
+from training.pi05.transforms.normalization import NormStats, normalize
+from training.pi05.transforms.observation import ObservationTransform, collate, parse_image, trained_prompt_lengths
+from training.pi05.transforms.tokenizer import Tokenizer
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
 STATE = np.linspace(-0.5, 0.5, 8)

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from training.pi05.config import ModelConfig
-from training.pi05.gemma import Gemma, KVCache, attention_mask
-from training.pi05.siglip import SigLIP
+from training.pi05.model.config import ModelConfig
+from training.pi05.model.gemma import Gemma, KVCache, attention_mask
+from training.pi05.model.siglip import SigLIP
 
 __all__ = ["ModelInput", "PiModel", "time_embedding"]
 

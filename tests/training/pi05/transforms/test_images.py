@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.pi05.images import resize_with_pad
+from training.pi05.transforms.images import resize_with_pad
 
 
 @pytest.mark.parametrize("size", ["480x640", "128x128", "100x37", "37x100", "224x224", "225x224", "1x1", "batch60x80"])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from training.pi05.download import DownloadFailed, cached_file
-from training.pi05.small_tokenizer import train_small_tokenizer
-from training.pi05.tokenizer import (
+from training.pi05.transforms.small_tokenizer import train_small_tokenizer
+from training.pi05.transforms.tokenizer import (
     TOKENIZERS,
     PromptTooLong,
     Tokenizer,
@@ -19,7 +19,7 @@ from training.pi05.tokenizer import (
     prompt_text,
 )
 
-_RECORDED = json.loads((Path(__file__).parents[2] / "data/openpi/prompts.json").read_text())["records"]
+_RECORDED = json.loads((Path(__file__).parents[3] / "data/openpi/prompts.json").read_text())["records"]
 _RECORDED = [record for record in _RECORDED if "encode_calls" in record]
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from training.pi05.flow import denoise, flow_loss, flow_loss_at
-from training.pi05.params import flatten
+from training.pi05.model.flow import denoise, flow_loss, flow_loss_at
+from training.pi05.model.params import flatten
 
 
 def cosine(a, b):

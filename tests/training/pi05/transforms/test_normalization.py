@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from training.pi05.normalization import (
+from training.pi05.transforms.normalization import (
     NormStats,
     NormStatsInvalid,
     norm_stats_hash,

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from training.pi05.config import UnknownPreset, preset
-from training.pi05.params import (
+from training.pi05.model.config import UnknownPreset, preset
+from training.pi05.model.params import (
     ParamsMismatch,
     check_params,
     config_of_params,

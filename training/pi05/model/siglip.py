@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from training.pi05.config import SigLIPConfig
+from training.pi05.model.config import SigLIPConfig
 
 __all__ = ["SigLIP"]
 

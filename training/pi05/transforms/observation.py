@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int, Num, UInt8
 from policy_protocol.errors import InvalidObservation, SpecInvalid, did_you_mean
 from policy_protocol.messages import Observation
 from policy_protocol.spec import CameraSpec, PolicySpec
-from training.pi05.config import SLOTS, ModelConfig
-from training.pi05.images import resize_with_pad
-from training.pi05.model import ModelInput
-from training.pi05.normalization import NormStats, normalize
-from training.pi05.tokenizer import Tokenizer
+from training.pi05.model.config import SLOTS, ModelConfig
+from training.pi05.model.pi import ModelInput
+from training.pi05.transforms.images import resize_with_pad
+from training.pi05.transforms.normalization import NormStats, normalize
+from training.pi05.transforms.tokenizer import Tokenizer
 
 __all__ = ["ObservationTransform", "Row", "collate", "parse_image", "trained_prompt_lengths"]
 

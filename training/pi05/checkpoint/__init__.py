@@ -1,0 +1,1 @@
+"""Weights and assets on disk, in openpi's layout."""

@@ -1,7 +1,8 @@
 """PolicySpec: everything a policy demands of whoever runs it, in one frozen tree.
 
 Written into the checkpoint as `assets/policy_spec.json`, sent by the server on connect, obeyed by the simulator client.
-Units are the simulator's own: metres, radians, hertz; images are uint8 RGB.
+Units are the simulator's own: metres, radians, hertz; images are uint8 RGB. A wire key may be a path into nested maps:
+`images/cam_high` finds `{"images/cam_high": …}` and `{"images": {"cam_high": …}}`.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ __all__ = [
     "PolicySection",
     "PolicySpec",
     "PromptSpec",
+    "Robot",
     "SimulationSpec",
     "StateField",
     "StateSpec",
 ]
 
 Family = Literal["pi0", "pi05"]
+Robot = Literal["none", "aloha"]
+"""Robots whose joints and grippers the model knows in units of its own; `none` for all others."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,10 @@ class PolicySection:
     dataset_fingerprint: str = ""
     """Content hash of the dataset that it was trained on; empty when unknown."""
     norm_stats_hash: str = ""
+    asset_id: str = ""
+    """Folder of the norm stats in the checkpoint's assets; empty where there is only one."""
+    robot: Robot = "none"
+    """Whose state and actions are converted to the model's units before deltas and normalisation, and back."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package versions of the training run."""
 
@@ -81,10 +89,10 @@ class PolicySection:
 
 @dataclass(frozen=True)
 class CameraSpec:
-    """One image of the observation, (height, width, 3) uint8 RGB."""
+    """One image of the observation, (height, width, 3) uint8 RGB; (3, height, width) is taken too."""
 
     key: str
-    """Wire key, such as `observation/image`."""
+    """Wire key, such as `observation/image` or `images/cam_high`."""
     slot: str
     """The model's name of the view: `base_0_rgb`, `left_wrist_0_rgb` or `right_wrist_0_rgb`."""
     simulator_camera: str
@@ -93,6 +101,7 @@ class CameraSpec:
     """Pixels of the training images; the server resizes what it gets."""
     width: int
     required: bool = True
+    """An absent camera is an error; else it is black and masked: the model does not look at it."""
     mean: tuple[float, ...] = ()
     """Training mean of each colour channel, 0 to 255; empty when unknown."""
     std: tuple[float, ...] = ()
@@ -111,10 +120,17 @@ class StateField:
     """First index taken from the source."""
     stop: int
     """One past the last index taken."""
+    key: str = ""
+    """Wire key where the field travels as a vector of its own; empty where the whole state is one vector."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop:
             raise ValueError(f"the slice {self.start}:{self.stop} of {self.source!r} is empty or negative.")
+
+    @property
+    def width(self) -> int:
+        """How many dimensions of the state it is."""
+        return self.stop - self.start
 
 
 @dataclass(frozen=True)
@@ -122,6 +138,7 @@ class StateSpec:
     """The proprioceptive state, (state_dim,) float32: the fields one after the other."""
 
     key: str
+    """Wire key of the whole vector; empty when every field has a key of its own."""
     fields: tuple[StateField, ...]
     q01: tuple[float, ...] = ()
     q99: tuple[float, ...] = ()
@@ -133,11 +150,24 @@ class StateSpec:
             width = len(getattr(self, name))
             if width not in (0, self.dimension):
                 raise ValueError(f"{name} has {width} numbers but the state has {self.dimension} dimensions.")
+        own = [part.key for part in self.fields]
+        if any(own) if self.key else not all(own) or len(set(own)) < len(own):
+            raise ValueError(
+                f"the state has either one wire key or one for each field, all different; it has {self.key!r} and "
+                f"its fields {', '.join(map(repr, own))}."
+            )
 
     @property
     def dimension(self) -> int:
         """Width of the state vector."""
-        return sum(part.stop - part.start for part in self.fields)
+        return sum(part.width for part in self.fields)
+
+    @property
+    def vectors(self) -> tuple[tuple[str, int], ...]:
+        """Wire key and width of each vector that makes up the state, in order."""
+        if self.key:
+            return ((self.key, self.dimension),)
+        return tuple((part.key, part.width) for part in self.fields)
 
 
 @dataclass(frozen=True)
@@ -151,6 +181,10 @@ class PromptSpec:
     """Whether the discretised state is written into the prompt (pi05's default)."""
     trained: tuple[str, ...] = ()
     """The prompts seen in training; empty when unknown."""
+    default: str = ""
+    """Stands in for the prompt that a request lacks; empty when every request must bring one."""
+    tokenizer: str = ""
+    """For a checkpoint that brings no tokenizer: `paligemma`, or path or URL of a sentencepiece model."""
 
 
 @dataclass(frozen=True)
@@ -181,11 +215,16 @@ class ActionSpec:
     q01: tuple[float, ...] = ()
     q99: tuple[float, ...] = ()
     delta_mask: tuple[bool, ...] = ()
-    """Dimensions that the model predicts relative to the state at the chunk's start; the server adds it back."""
+    """Dimensions that the model predicts relative to the state at the chunk's start; the server adds it back.
+
+    May be shorter than the action: the rest is absolute.
+    """
 
     def __post_init__(self) -> None:
         if len(self.names) != self.dimension:
             raise ValueError(f"{len(self.names)} names were given for {self.dimension} action dimensions.")
+        if len(self.delta_mask) > self.dimension:
+            raise ValueError(f"delta_mask has {len(self.delta_mask)} entries for {self.dimension} action dimensions.")
         for name in ("low", "high", "q01", "q99"):
             width = len(getattr(self, name))
             if width not in (0, self.dimension):
@@ -230,6 +269,13 @@ class PolicySpec:
         for numbers in (self.observation.state.q01, self.observation.state.q99, self.action.low, self.action.high):
             if not all(map(math.isfinite, numbers)):
                 raise ValueError("a bound or quantile is NaN or infinite.")
+        if any(self.action.delta_mask[self.observation.state.dimension :]):
+            raise ValueError(
+                f"delta_mask makes a dimension relative that the state, of {self.observation.state.dimension} "
+                "dimensions, does not have."
+            )
+        if self.simulation is not None and not self.observation.state.key:
+            raise ValueError("the simulator's client sends the state as one vector: give observation.state.key.")
 
     def to_json(self) -> str:
         """The text of `policy_spec.json`."""

@@ -72,6 +72,8 @@ def test_any_change_changes_the_hash():
         (("observation", "state", "fields", 0, "stop"), 0, "the slice 0:0 of 'agent/qpos' is empty or negative"),
         (("action", "names"), ["x"], "1 names were given for 2 action dimensions"),
         (("action", "low"), [float("nan"), 0.0], "NaN or infinite"),
+        (("action", "delta_mask"), [True] * 3, "delta_mask has 3 entries for 2 action dimensions"),
+        (("policy", "robot"), "alloha", "'policy.robot' must be one of 'none', 'aloha', not 'alloha'"),
         (("simulation", "control_freq"), 30, "sim_freq 100 is not a multiple of control_freq 30"),
         (("action", "controlmode"), "x", "Unknown field 'action.controlmode'. Did you mean 'control_mode'?"),
         (("policy",), [], "'policy' must be an object"),
@@ -80,6 +82,63 @@ def test_any_change_changes_the_hash():
 def test_a_wrong_field_is_named(path, value, message):
     with pytest.raises(SpecInvalid, match=message):
         PolicySpec.from_json(changed(path, value))
+
+
+DROID_FIELDS = (
+    StateField("joints", "", 0, 7, key="observation/joint_position"),
+    StateField("gripper", "", 0, 1, key="observation/gripper_position"),
+)
+
+
+def test_a_state_may_travel_as_one_vector_or_as_one_for_each_field():
+    assert SPEC.observation.state.vectors == (("observation/state", 8),)
+    droid = StateSpec("", DROID_FIELDS)
+    assert droid.dimension == 8
+    assert droid.vectors == (("observation/joint_position", 7), ("observation/gripper_position", 1))
+
+
+@pytest.mark.parametrize(
+    ("key", "fields"),
+    [
+        ("observation/state", DROID_FIELDS),
+        ("", (DROID_FIELDS[0], StateField("gripper", "", 0, 1))),
+        ("", (DROID_FIELDS[0], DROID_FIELDS[0])),
+        ("", (StateField("gripper", "", 0, 1),)),
+    ],
+    ids=["both", "one without", "twice the same", "none at all"],
+)
+def test_a_state_without_clear_wire_keys_is_refused(key, fields):
+    with pytest.raises(ValueError, match="^the state has either one wire key or one for each field, all different; "):
+        StateSpec(key, fields)
+
+
+def test_a_relative_action_needs_its_dimension_of_the_state():
+    observation = dataclasses.replace(
+        SPEC.observation, state=StateSpec("state", (StateField("gripper", "agent/qpos", 7, 8),))
+    )
+    action = dataclasses.replace(SPEC.action, delta_mask=(True, False))
+    assert dataclasses.replace(SPEC, observation=observation, action=action).action.delta_mask == (True, False)
+    with pytest.raises(ValueError, match="makes a dimension relative that the state, of 1 dimensions, does not have"):
+        dataclasses.replace(
+            SPEC, observation=observation, action=dataclasses.replace(SPEC.action, delta_mask=(True, True))
+        )
+
+
+def test_the_simulators_client_needs_the_state_as_one_vector():
+    observation = dataclasses.replace(SPEC.observation, state=StateSpec("", DROID_FIELDS))
+    with pytest.raises(ValueError, match="give observation.state.key"):
+        dataclasses.replace(SPEC, observation=observation)
+
+
+def test_a_spec_written_before_a_field_was_added_still_loads():
+    tree = SPEC.to_wire()
+    for part, added in (("policy", ("asset_id", "robot")), ("action", ("delta_mask",))):
+        for name in added:
+            del tree[part][name]
+    del tree["observation"]["state"]["fields"][0]["key"]
+    for name in ("default", "tokenizer"):
+        del tree["observation"]["prompt"][name]
+    assert PolicySpec.from_wire(tree) == SPEC
 
 
 def test_text_that_is_not_json_is_said_to_be_so():

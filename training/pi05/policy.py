@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,13 @@ from policy_protocol.messages import ActionChunk, Observation
 from policy_protocol.spec import PolicySpec
 from training.pi05.checkpoint.step_directory import Assets, CheckpointInvalid, find_step, read_assets
 from training.pi05.checkpoint.weights import read_params
+from training.pi05.model.attention import AttentionKernel
 from training.pi05.model.config import ModelConfig
 from training.pi05.model.flow import denoise
-from training.pi05.model.params import check_params, config_of_params, unflatten
+from training.pi05.model.lora import is_lora, merge_lora
+from training.pi05.model.params import check_params, config_of_params, count_params, flatten, unflatten
 from training.pi05.model.pi import ModelInput, PiModel
-from training.pi05.transforms.normalization import unnormalize
+from training.pi05.model.serving import ServingParams, serving_params
 from training.pi05.transforms.observation import ObservationTransform, Row, collate, trained_prompt_lengths
 
 __all__ = ["NonFiniteActions", "Policy", "load_policy", "noise_from_seed"]
@@ -49,24 +50,28 @@ class Policy:
         model: sizes of the model.
         params: its parameter tree, already in the type to compute with.
         assets: norm stats, spec and tokenizer.
+        attention: `cudnn` is for NVIDIA GPUs and bfloat16; all give the same actions to rounding.
     """
 
-    def __init__(self, model: ModelConfig, params: PyTree[Array], assets: Assets) -> None:
+    def __init__(
+        self, model: ModelConfig, params: PyTree[Array], assets: Assets, attention: AttentionKernel = "plain"
+    ) -> None:
         self.model = model
         self.spec = assets.spec
         self.transform = ObservationTransform(assets.spec, model, assets.norm_stats, assets.tokenizer)
-        self._norm_stats = assets.norm_stats
-        self._params = jax.device_put(params)
+        flat, steps = flatten(params), assets.spec.policy.denoising_steps
+        self.parameter_count = count_params(flat)
+        """Number of parameters of the model."""
+        self._weights = serving_params(model, flat, steps)
         self._compiled: dict[tuple[int, int], Callable[..., Any]] = {}
         self.prompt_lengths = _prompt_lengths(assets, model.max_token_len)
         """Prompt lengths in tokens, ascending, that requests are padded to: the trained prompts', and the longest."""
-        steps = assets.spec.policy.denoising_steps
-        self._denoise = jax.jit(functools.partial(denoise, PiModel(model), steps=steps), donate_argnames="noise")
+        network = PiModel(model, unrolled=True, kernel=attention)
 
-    @property
-    def parameter_count(self) -> int:
-        """Number of parameters of the model."""
-        return sum(leaf.size for leaf in jax.tree.leaves(self._params))
+        def run(weights: ServingParams, inputs: ModelInput, noise: Array) -> Array:
+            return denoise(network, weights.params, inputs, noise, steps, weights.modulations)
+
+        self._denoise = jax.jit(run, donate_argnames="noise")
 
     @property
     def noise_shape(self) -> tuple[int, int]:
@@ -80,8 +85,8 @@ class Policy:
         row = self._blank_row()
         inputs = collate([row] * batch, prompt_length)
         noise = np.zeros((batch, *self.noise_shape), np.float32)
-        compiled = self._denoise.lower(self._params, inputs=inputs, noise=noise).compile()
-        jax.block_until_ready(compiled(self._params, inputs=inputs, noise=noise))
+        compiled = self._denoise.lower(self._weights, inputs=inputs, noise=noise).compile()
+        jax.block_until_ready(compiled(self._weights, inputs=inputs, noise=noise))
         self._compiled[batch, prompt_length] = compiled
 
     def infer_rows(
@@ -100,7 +105,7 @@ class Policy:
         self.compile(batch, length)
         inputs: ModelInput = collate(padded, length)
         noise = np.concatenate([noise, np.repeat(noise[:1], batch - count, axis=0)])
-        actions = np.asarray(self._compiled[batch, length](self._params, inputs=inputs, noise=noise))[:count]
+        actions = np.asarray(self._compiled[batch, length](self._weights, inputs=inputs, noise=noise))[:count]
         return self._to_physical(rows, actions)
 
     def __call__(self, observation: Observation, noise_seed: int | None = None) -> ActionChunk:
@@ -121,13 +126,7 @@ class Policy:
         return ActionChunk(actions, {"infer_ms": (end - begun) * 1e3, "total_ms": (end - start) * 1e3})
 
     def _to_physical(self, rows: Sequence[Row], actions: np.ndarray) -> np.ndarray:
-        action = self.spec.action
-        physical = unnormalize(actions, self._norm_stats["actions"], self.spec.policy.normalization)
-        physical = physical[..., : action.dimension]
-        for index, relative in enumerate(action.delta_mask):
-            if relative:
-                physical[..., index] += np.array([row.raw_state[index] for row in rows])[:, None]
-        return physical
+        return self.transform.actions.inverse(actions, np.stack([row.start_state for row in rows]))
 
     def _padded_length(self, tokens: int) -> int:
         return next(length for length in self.prompt_lengths if length >= tokens)
@@ -147,18 +146,21 @@ def _prompt_lengths(assets: Assets, longest: int) -> tuple[int, ...]:
 def load_policy(
     checkpoint: str | os.PathLike[str],
     *,
-    spec: PolicySpec | None = None,
+    spec: PolicySpec | str | os.PathLike[str] | None = None,
     tokenizer: str | None = None,
     dtype: str | None = None,
+    attention: AttentionKernel = "plain",
 ) -> Policy:
     """Load a step directory as a policy in this process: `load_policy("runs/…/999")(observation).actions`.
 
     Args:
         checkpoint: the step directory.
-        spec: stands in for `assets/policy_spec.json` (stock openpi checkpoints have none).
+        spec: stands in for `assets/policy_spec.json` (stock openpi checkpoints have none): a spec, its file, or the
+            name of one of openpi's released policies, such as `pi05_libero`.
         tokenizer: path or URL of a sentencepiece model, for checkpoints without one.
         dtype: `bfloat16` or `float32` for weights and compute; None takes bfloat16 on an accelerator, as openpi serves,
             and float32 on a CPU, where it is faster.
+        attention: how attention is computed, see `Policy`.
 
     Raises:
         CheckpointInvalid, ParamsMismatch, SpecInvalid, NormStatsInvalid: says what is wrong with which file.
@@ -166,7 +168,7 @@ def load_policy(
     step = find_step(checkpoint)
     assets = read_assets(step, spec=spec, tokenizer=tokenizer)
     compute = jax.numpy.dtype(dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16"))
-    flat = read_params(step, compute)
+    flat = _merged(read_params(step, compute), step, compute)
     policy, prompt = assets.spec.policy, assets.spec.observation.prompt
     model = config_of_params(flat, policy.action_horizon, prompt.max_tokens, compute)
     if model.family != policy.family:
@@ -177,20 +179,11 @@ def load_policy(
             f"The tokenizer has {assets.tokenizer.vocabulary} pieces but the model embeds {model.vocabulary}: "
             "it is not the one that the model was trained with."
         )
-    _check_widths(step, model, assets)
-    return Policy(model, unflatten(flat), assets)
+    return Policy(model, unflatten(flat), assets, attention)
 
 
-def _check_widths(step: Path, model: ModelConfig, assets: Assets) -> None:
-    """Every vector of the spec must be covered by its norm stats and fit into the model."""
-    spec = assets.spec
-    for name, width in (("state", spec.observation.state.dimension), ("actions", spec.action.dimension)):
-        stats = assets.norm_stats.get(name)
-        if stats is None or stats.dimension < width:
-            found = "no entry" if stats is None else f"{stats.dimension} dimensions"
-            raise CheckpointInvalid(
-                f"The norm stats in {step}/assets/{assets.asset_id} have {found} for {name!r}, "
-                f"but the spec has {width}. They belong to another policy."
-            )
-        if width > model.action_dim:
-            raise CheckpointInvalid(f"The spec's {name} has {width} dimensions but the model holds {model.action_dim}.")
+def _merged(flat: Mapping[str, np.ndarray], step: Path, dtype: np.dtype) -> Mapping[str, np.ndarray]:
+    """Plain weights; LoRA's factors are added in float32, whatever is served."""
+    if not any(map(is_lora, flat)):
+        return flat
+    return {path: np.asarray(leaf, dtype) for path, leaf in merge_lora(read_params(step, np.float32)).items()}

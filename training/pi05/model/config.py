@@ -6,7 +6,7 @@ every part of its structure at widths that two CPU cores can train.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from policy_protocol.errors import ChunkwireError, did_you_mean
@@ -31,7 +31,7 @@ class UnknownPreset(ChunkwireError):
 def _check_positive(config: SigLIPConfig | GemmaConfig | ModelConfig) -> None:
     for field in fields(config):
         value = getattr(config, field.name)
-        if isinstance(value, int) and value < 1 and not isinstance(value, bool):
+        if isinstance(value, int) and value < 1 and not isinstance(value, bool) and field.name != "lora_rank":
             raise ValueError(f"{field.name} must be at least 1, not {value}.")
 
 
@@ -70,9 +70,13 @@ class GemmaConfig:
     heads: int
     kv_heads: int
     head_dim: int
+    lora_rank: int = 0
+    """Rank of the LoRA factors beside every weight of attention and feed-forward; 0 for none. alpha = rank."""
 
     def __post_init__(self) -> None:
         _check_positive(self)
+        if self.lora_rank < 0:
+            raise ValueError(f"lora_rank must not be negative: {self.lora_rank}.")
         if self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}.")
         if self.head_dim % 2:
@@ -115,11 +119,15 @@ class ModelConfig:
 _SO400M_14 = SigLIPConfig(image_size=224, patch_size=14, width=1152, depth=27, mlp_width=4304, heads=16)
 _GEMMA_2B = GemmaConfig(width=2048, mlp_width=16384, depth=18, heads=8, kv_heads=1, head_dim=256)
 _GEMMA_300M = GemmaConfig(width=1024, mlp_width=4096, depth=18, heads=8, kv_heads=1, head_dim=256)
+_GEMMA_2B_LORA = replace(_GEMMA_2B, lora_rank=16)
+_GEMMA_300M_LORA = replace(_GEMMA_300M, lora_rank=32)
 _VOCABULARY = 257_152
 
 _PRESETS = {
     "pi05": ModelConfig("pi05", _SO400M_14, _GEMMA_2B, _GEMMA_300M, _VOCABULARY, max_token_len=200),
     "pi0": ModelConfig("pi0", _SO400M_14, _GEMMA_2B, _GEMMA_300M, _VOCABULARY, max_token_len=48),
+    "pi05_lora": ModelConfig("pi05", _SO400M_14, _GEMMA_2B_LORA, _GEMMA_300M_LORA, _VOCABULARY, max_token_len=200),
+    "pi0_lora": ModelConfig("pi0", _SO400M_14, _GEMMA_2B_LORA, _GEMMA_300M_LORA, _VOCABULARY, max_token_len=48),
     # 2.5M parameters. 16 tokens a camera: with patches of 8 pixels a step takes twice as long on two CPU cores.
     "pi05_small": ModelConfig(
         "pi05",
@@ -137,7 +145,7 @@ _PRESETS = {
 
 
 def preset(name: str) -> ModelConfig:
-    """The model of that name: `pi05`, `pi0` (full size) or `pi05_small`.
+    """The model of that name: `pi05`, `pi0` (full size), both with `_lora`, or `pi05_small`.
 
     Raises:
         UnknownPreset: no such preset; the message offers the closest.

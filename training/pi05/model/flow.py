@@ -10,11 +10,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from training.pi05.model.modulation import Modulations
 from training.pi05.model.pi import ModelInput, PiModel
 
-__all__ = ["denoise", "flow_loss", "flow_loss_at", "sample_time"]
+__all__ = ["denoise", "denoising_times", "flow_loss", "flow_loss_at", "sample_time"]
 
 Params = PyTree[Array]
 
@@ -58,22 +60,33 @@ def flow_loss_at(
     return jnp.square(velocity - (noise - actions))
 
 
+def denoising_times(steps: int) -> Float[np.ndarray, "steps"]:
+    """The times of the Euler steps, 1 to 1/steps, added up in float32 as openpi's loop does."""
+    steps_before = np.full(steps - 1, -1.0 / steps, np.float32)
+    return np.cumsum(np.concatenate([np.ones(1, np.float32), steps_before]), dtype=np.float32)
+
+
 def denoise(
     model: PiModel,
     params: Params,
     inputs: ModelInput,
     noise: Float[Array, "batch action_horizon action_dim"],
     steps: int,
+    modulations: Modulations | None = None,
 ) -> Float[Array, "batch action_horizon action_dim"]:
-    """Integrate from noise to actions with `steps` Euler steps; the prefix is computed once."""
+    """Integrate from noise to actions with `steps` Euler steps; the prefix is computed once.
+
+    Args:
+        modulations: of adaRMS at `denoising_times(steps)` (Pi0.5), if they are computed already.
+    """
     variables: Any = {"params": params}
     prefix = model.apply(variables, inputs, method=model.prefill)
-    dt = -1.0 / steps
 
-    def euler(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
-        x, t = carry
-        v = model.apply(variables, prefix, inputs.state, x, jnp.broadcast_to(t, x.shape[:1]), method=model.velocity)
-        return (x + dt * v, t + dt), None
+    def euler(x: Array, at: tuple[Array, Modulations | None]) -> tuple[Array, None]:
+        t = jnp.broadcast_to(at[0], x.shape[:1])
+        v = model.apply(variables, prefix, inputs.state, x, t, at[1], method=model.velocity)
+        dt = jnp.asarray(-1.0 / steps, v.dtype)  # in bfloat16 it is -0.10009766, and so it is in openpi
+        return x + dt.astype(jnp.float32) * v.astype(jnp.float32), None
 
-    (actions, _), _ = jax.lax.scan(euler, (noise, jnp.float32(1.0)), None, length=steps)
+    actions, _ = jax.lax.scan(euler, noise, (denoising_times(steps), modulations))
     return actions

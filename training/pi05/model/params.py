@@ -159,4 +159,5 @@ def _gemma(shapes: Mapping[str, tuple[int, ...]], suffix: str) -> GemmaConfig:
         heads=heads,
         kv_heads=heads if fused else shapes[f"{layers}/attn/kv_einsum{suffix}/w"][2],
         head_dim=head_dim,
+        lora_rank=shapes.get(f"{layers}/attn/attn_vec_einsum{suffix}/lora_a", (0,))[-1],
     )

@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from training.pi05.model.attention import AttentionKernel, attention_mask
 from training.pi05.model.config import ModelConfig
-from training.pi05.model.gemma import Gemma, KVCache, attention_mask
+from training.pi05.model.gemma import Gemma, KVCache
+from training.pi05.model.modulation import Modulations
 from training.pi05.model.siglip import SigLIP
 
 __all__ = ["ModelInput", "PiModel", "time_embedding"]
@@ -25,8 +27,8 @@ __all__ = ["ModelInput", "PiModel", "time_embedding"]
 class ModelInput(flax.struct.PyTreeNode):
     """What the model sees, after the transforms. The cameras are those that the policy really has."""
 
-    images: Mapping[str, UInt8[Array, "batch height width 3"]]
-    """Slot (`base_0_rgb`) -> image at the model's size."""
+    images: Mapping[str, UInt8[Array, "batch height width 3"] | Float[Array, "batch height width 3"]]
+    """Slot (`base_0_rgb`) -> image at the model's size: bytes, or floats in [-1, 1] where training augmented them."""
     image_masks: Mapping[str, Bool[Array, "batch"]]
     """Whether the camera exists in that row."""
     tokens: Int[Array, "batch prompt"]
@@ -54,21 +56,27 @@ def time_embedding(
 
 class _PaliGemma(nn.Module):
     config: ModelConfig
+    unrolled: bool
+    kernel: AttentionKernel
 
     def setup(self) -> None:
         c, dtype = self.config, jnp.dtype(self.config.dtype)
-        self.img = SigLIP(c.vision, c.language.width, dtype, c.remat)
-        self.llm = Gemma((c.language, c.expert), (False, c.pi05), c.vocabulary, dtype, c.remat)
+        self.img = SigLIP(c.vision, c.language.width, dtype, c.remat, self.unrolled)
+        experts, adaptive = (c.language, c.expert), (False, c.pi05)
+        self.llm = Gemma(experts, adaptive, c.vocabulary, dtype, c.remat, self.unrolled, self.kernel)
 
 
 class PiModel(nn.Module):
     """Parameters as in openpi's checkpoints. Methods: `prefill` once, then `velocity` for each denoising step."""
 
     config: ModelConfig
+    unrolled: bool = False
+    """Layers with weights of their own each, for inference; its parameters come from `serving_params`."""
+    kernel: AttentionKernel = "plain"
 
     def setup(self) -> None:
         width = self.config.expert.width
-        self.PaliGemma = _PaliGemma(self.config)
+        self.PaliGemma = _PaliGemma(self.config, self.unrolled, self.kernel)
         self.action_in_proj = nn.Dense(width)
         self.action_out_proj = nn.Dense(self.config.action_dim)
         if self.config.pi05:
@@ -82,7 +90,8 @@ class PiModel(nn.Module):
     ) -> tuple[Float[Array, "batch prefix width"], Bool[Array, "batch prefix"]]:
         """Image and prompt tokens, and which of them are real. All cameras pass the tower as one batch."""
         stacked = jnp.concatenate(list(inputs.images.values()))
-        pixels = stacked.astype(jnp.float32) / 255.0 * 2.0 - 1.0
+        floating = jnp.issubdtype(stacked.dtype, jnp.floating)
+        pixels = stacked if floating else stacked.astype(jnp.float32) / 255.0 * 2.0 - 1.0
         per_camera = jnp.split(self.PaliGemma.img(pixels), len(inputs.images))
         tokens = jnp.concatenate([*per_camera, self.PaliGemma.llm.embed(inputs.tokens)], axis=1)
         valid = [
@@ -99,20 +108,28 @@ class PiModel(nn.Module):
     ) -> tuple[Float[Array, "batch suffix width"], Bool[Array, "suffix"], Float[Array, "batch width"] | None]:
         """Suffix tokens, which of them open an attention block, and adaRMS's conditioning (Pi0.5)."""
         actions = self.action_in_proj(noisy_actions)
-        time = time_embedding(t, self.config.expert.width)
         horizon = noisy_actions.shape[1]
         if self.config.pi05:
-            conditioning = nn.swish(self.time_mlp_out(nn.swish(self.time_mlp_in(time))))
-            return actions, jnp.arange(horizon) == 0, conditioning
+            return actions, jnp.arange(horizon) == 0, self.conditioning(t)
+        time = time_embedding(t, self.config.expert.width)
         times = jnp.repeat(time[:, None], horizon, axis=1).astype(actions.dtype)
         mixed = self.action_time_mlp_out(nn.swish(self.action_time_mlp_in(jnp.concatenate([actions, times], axis=-1))))
         tokens = jnp.concatenate([self.state_proj(state)[:, None], mixed], axis=1)
         return tokens, jnp.arange(horizon + 1) < 2, None
 
+    def conditioning(self, t: Float[Array, "batch"]) -> Float[Array, "batch width"]:
+        """The vector that adaRMS's norms are computed from (Pi0.5)."""
+        time = time_embedding(t, self.config.expert.width)
+        return nn.swish(self.time_mlp_out(nn.swish(self.time_mlp_in(time))))
+
     def prefill(self, inputs: ModelInput) -> Prefix:
-        """Compute the prefix once, keeping its keys and values."""
+        """Compute the prefix once, keeping its keys and values.
+
+        All of it is one block, so one mask of the keys serves every query. (A padded query then computes something
+        that nobody reads, never NaN.)
+        """
         tokens, valid = self.embed_prefix(inputs)
-        mask = attention_mask(valid, jnp.zeros(valid.shape[1], bool))
+        mask = valid[:, None, :]
         positions = jnp.cumsum(valid, axis=1) - 1
         _, cache = self.PaliGemma.llm([tokens, None], positions, mask)
         return Prefix(cache, valid)
@@ -123,9 +140,14 @@ class PiModel(nn.Module):
         state: Float[Array, "batch action_dim"],
         noisy_actions: Float[Array, "batch action_horizon action_dim"],
         t: Float[Array, "batch"],
+        modulations: Modulations | None = None,
     ) -> Float[Array, "batch action_horizon action_dim"]:
-        """v_t at the noisy actions, given the computed prefix."""
-        tokens, starts_block, conditioning = self.embed_suffix(state, noisy_actions, t)
+        """v_t at the noisy actions, given the computed prefix; `modulations` at t spare their computation (Pi0.5)."""
+        if modulations is None:
+            tokens, starts_block, conditioning = self.embed_suffix(state, noisy_actions, t)
+        else:
+            tokens, conditioning = self.action_in_proj(noisy_actions), modulations
+            starts_block = jnp.arange(noisy_actions.shape[1]) == 0
         batch, suffix = tokens.shape[:2]
         own = attention_mask(jnp.ones((batch, suffix), bool), starts_block)
         to_prefix = jnp.broadcast_to(prefix.valid[:, None, :], (batch, suffix, prefix.valid.shape[1]))

@@ -45,17 +45,26 @@ class _Encoder(nn.Module):
     config: SigLIPConfig
     dtype: jnp.dtype
     remat: bool
+    unrolled: bool
 
     @nn.compact
     def __call__(self, x: Float[Array, "image tokens width"]) -> Float[Array, "image tokens width"]:
+        if self.unrolled:
+            for index in range(self.config.depth):
+                x, _ = _EncoderBlock(self.config, self.dtype, name=f"encoderblock_{index}")(x, None)
+        else:
+            x, _ = self._scanned(x)
+        return nn.LayerNorm(dtype=self.dtype, name="encoder_norm")(x)
+
+    def _scanned(self, x: Float[Array, "image tokens width"]) -> tuple[Float[Array, "image tokens width"], None]:
         blocks = nn.scan(
             nn.remat(_EncoderBlock, prevent_cse=False) if self.remat else _EncoderBlock,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.config.depth,
         )
-        x, _ = blocks(self.config, self.dtype, name="encoderblock")(x, None)
-        return nn.LayerNorm(dtype=self.dtype, name="encoder_norm")(x)
+        scanned: tuple[Array, None] = blocks(self.config, self.dtype, name="encoderblock")(x, None)
+        return scanned
 
 
 class SigLIP(nn.Module):
@@ -69,6 +78,8 @@ class SigLIP(nn.Module):
     output_width: int
     dtype: jnp.dtype
     remat: bool
+    unrolled: bool = False
+    """Layers with weights of their own each (see Gemma)."""
 
     @nn.compact
     def __call__(self, images: Float[Array, "image height width 3"]) -> Float[Array, "image tokens output_width"]:
@@ -81,5 +92,5 @@ class SigLIP(nn.Module):
             "pos_embedding", nn.initializers.normal(self.config.width**-0.5), (1, self.config.tokens, self.config.width)
         )
         x = (x + position.astype(jnp.float32)).astype(self.dtype)
-        x = _Encoder(self.config, self.dtype, self.remat, name="Transformer")(x)
+        x = _Encoder(self.config, self.dtype, self.remat, self.unrolled, name="Transformer")(x)
         return nn.Dense(self.output_width, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="head")(x)

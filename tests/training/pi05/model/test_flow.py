@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from training.pi05.model.attention import attention_mask
 from training.pi05.model.config import GemmaConfig, ModelConfig, SigLIPConfig
 from training.pi05.model.flow import denoise, flow_loss_at, sample_time
-from training.pi05.model.gemma import attention_mask
 from training.pi05.model.params import param_shapes, unflatten
 from training.pi05.model.pi import ModelInput, PiModel
 
@@ -28,7 +28,7 @@ class KnownFlow:
     def apply(self, variables, *arguments, method):
         if method == self.prefill:
             return None
-        _, _, x, t = arguments
+        x, t = arguments[2:4]
         return (x - self.target) / t[:, None, None]
 
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from training.pi05.model.gemma import RMSNorm, apply_rope, attention_mask
+from training.pi05.model.attention import apply_rope, attention_mask
+from training.pi05.model.norm import RMSNorm
 from training.pi05.model.pi import time_embedding
 
 

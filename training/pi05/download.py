@@ -1,15 +1,22 @@
-"""Files by path or URL: what is remote is downloaded once into a cache and never half there."""
+"""Files and folders by path or URL: what is remote is downloaded once into a cache and never half there."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import tempfile
+import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
+
+from rich.filesize import decimal
 
 from policy_protocol.errors import ChunkwireError
+from training.pi05.download_progress import DownloadProgress
+from training.pi05.remote_files import RemoteFiles
 
-__all__ = ["DownloadFailed", "cache_directory", "cached_file"]
+__all__ = ["DownloadFailed", "cache_directory", "cached_directory", "cached_file"]
 
 
 class DownloadFailed(ChunkwireError):
@@ -32,26 +39,111 @@ def cached_file(source: str) -> Path:
     """
     if "://" not in source:
         return Path(source)
-    target = cache_directory() / hashlib.sha256(source.encode()).hexdigest()[:16] / source.rsplit("/", 1)[-1]
+    target = _target(source)
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _download(source, target)
+        by_hand = f"Fetch it on another machine and put it at {target}, or pass a local path."
+        _download(source, target, by_hand, folder=False)
     return target
 
 
-def _download(source: str, target: Path) -> None:
-    import fsspec  # here, because most runs download nothing
+def cached_directory(source: str, without: Collection[str] = ()) -> Path:
+    """The local path of a folder: itself, or the cached download of a URL.
 
-    options = {"token": "anon"} if source.startswith("gs://") else {}
-    handle, partial = tempfile.mkstemp(dir=target.parent)
+    A download that was cut off goes on with the files that are missing. The folder is handed out only when every file
+    has the size that the server told; a marker beside it records that, and later calls need no network.
+
+    Args:
+        source: path or URL (`gs://`, `hf://`, `https://` of a listing, `file://`, …).
+        without: names directly below the folder that are left out.
+
+    Raises:
+        DownloadFailed: nothing is there, it cannot be fetched or does not fit; says where to put it by hand.
+    """
+    if "://" not in source:
+        return Path(source)
+    target = _target(source)
+    marker = target.with_name(target.name + ".complete")
+    if not _is_complete(target, marker, without):
+        by_hand = (
+            "What is complete is kept: run again to go on. Or fetch the folder on another machine and pass its local "
+            f"path, or put it at {target} and create the empty file {marker}."
+        )
+        sizes = _download(source, target, by_hand, folder=True, without=without)
+        _write_marker(marker, {"source": source, "without": sorted(without), "files": sizes})
+    return target
+
+
+def _target(source: str) -> Path:
+    name = source.rstrip("/").rsplit("/", 1)[-1]
+    return cache_directory() / hashlib.sha256(source.encode()).hexdigest()[:16] / name
+
+
+def _is_complete(target: Path, marker: Path, without: Collection[str]) -> bool:
+    if not (target.is_dir() and marker.exists()):
+        return False
+    text = marker.read_text(encoding="utf-8")
+    if not text.strip():
+        return True  # put there by hand
+    record = json.loads(text)
+    missing = [name for name, size in record["files"].items() if _size(target / name) != size]
+    return not missing and set(record["without"]) <= set(without)
+
+
+def _write_marker(marker: Path, record: Mapping[str, Any]) -> None:
+    partial = marker.with_name(f".{marker.name}.{os.getpid()}")
+    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, marker)
+
+
+def _download(
+    source: str, target: Path, by_hand: str, *, folder: bool, without: Collection[str] = ()
+) -> dict[str, int]:
+    """Fetch what is not there yet; the size of every file afterwards."""
+    _make_folder(target.parent)
     try:
-        with os.fdopen(handle, "wb") as out, fsspec.open(source, "rb", **options) as remote:
-            while block := remote.read(1 << 20):
-                out.write(block)
-        os.replace(partial, target)
+        remote = RemoteFiles(source, folder=folder)
+        wanted = {name: size for name, size in remote.sizes.items() if name.split("/")[0] not in without}
+        if not wanted:
+            raise FileNotFoundError("there is nothing at this address")
+        if folder and "" in wanted:
+            raise NotADirectoryError("it is a file, not a folder")
+        missing = {name: size for name, size in wanted.items() if size is None or _size(target / name) != size}
+        known = sum(size or 0 for size in missing.values())
+        _check_space(target.parent, known)
+        with DownloadProgress(source, len(missing), known) as progress:
+            remote.fetch({name: target / name for name in missing}, progress.advance)
+        return {name: (target / name).stat().st_size for name in wanted}
     except Exception as error:  # fsspec raises whatever its backend raises
-        Path(partial).unlink(missing_ok=True)
         raise DownloadFailed(
-            f"{source} could not be downloaded ({type(error).__name__}: {error}). "
-            f"Fetch it on another machine and put it at {target}, or pass a local path."
+            f"{source} could not be downloaded ({type(error).__name__}: {error}). {_hint(source, error)}{by_hand}"
         ) from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadFailed(
+            f"The download cache {folder} cannot be made ({error.strerror}). CHUNKWIRE_CACHE names another folder."
+        ) from error
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(
+            f"it has {decimal(needed)} but {folder} has {decimal(free)} free; CHUNKWIRE_CACHE names another disk"
+        )
+
+
+def _hint(source: str, error: Exception) -> str:
+    if isinstance(error, ImportError) and source.startswith("hf://"):
+        return "Install what reads the Hugging Face Hub: pip install huggingface_hub. "
+    statuses = {getattr(cause, "status", None) or getattr(cause, "code", None) for cause in (error, error.__cause__)}
+    if isinstance(error, PermissionError) or statuses & {401, 403}:  # fsspec calls a refused page one that is missing
+        return "Access was refused: gs:// takes the Google credentials of this user, hf:// the token in HF_TOKEN. "
+    return ""

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from policy_protocol.errors import ChunkwireError
-from policy_protocol.spec import PolicySpec
 from policy_server.log import log, show_log
 
 __all__ = ["app", "main"]
@@ -24,8 +23,17 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="WebSocket and HTTP port; 0 takes a free one and prints it.")
     ] = 8000,
-    spec: Annotated[Path | None, typer.Option(help="Policy spec for a stock openpi checkpoint.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="sentencepiece model (path or URL) for the same.")] = None,
+    spec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Policy spec for a stock openpi checkpoint: pi05_libero, pi05_droid, …, or a policy_spec.json.",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="sentencepiece model (path or URL) for the same. Default: PaliGemma's with --spec NAME."),
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="bfloat16 or float32. Default: bfloat16 on an accelerator, float32 on a CPU.")
     ] = None,
@@ -39,14 +47,13 @@ def serve(
     sizes = _sizes(batch_sizes)
     if dtype not in (None, "bfloat16", "float32"):
         raise typer.BadParameter(f"{dtype!r} is neither bfloat16 nor float32.", param_hint="--dtype")
-    policy_spec = None if spec is None else PolicySpec.read(spec)
     # jax takes seconds to load, so it is loaded when there is something to serve.
     from policy_server.process import run_server
     from training.pi05.compile_cache import use_compile_cache
     from training.pi05.policy import load_policy
 
     use_compile_cache(compile_cache)
-    policy = load_policy(checkpoint, spec=policy_spec, tokenizer=tokenizer, dtype=dtype)
+    policy = load_policy(checkpoint, spec=spec, tokenizer=tokenizer, dtype=dtype)
     log.info("loaded %s: %s, %s parameters", checkpoint, policy.model.family, f"{policy.parameter_count:,}")
     run_server(policy, host, port, sizes)
 

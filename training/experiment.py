@@ -62,9 +62,14 @@ class Experiment:
     batch_size: int = 32
     steps: int = 30_000
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    mask_padding: bool = False
-    """Leave steps past an episode's end out of the loss. openpi keeps them in. Padded action dimensions always stay in:
-    the sampler integrates them too, and untrained they lead the real ones astray."""
+    mask_padded_steps: bool = False
+    """Leave steps past an episode's end out of the loss. openpi keeps them in: there the last action is repeated."""
+    mask_padded_dimensions: bool = False
+    """Leave the dimensions that pad actions to the model's width out of the loss. openpi keeps them in, and so should
+    you: the sampler integrates them too, and untrained they measurably lead the real ones astray."""
+    augment: bool = False
+    """Crop, turn and recolour the training images at random. openpi always does: set it to train as openpi trains.
+    A batch of 32 with two 224x224 cameras costs 0.3 s on two CPU cores."""
     execution_horizon: int = 10
     """Steps of a chunk that a client runs before it asks again."""
     denoising_steps: int = 10

@@ -100,7 +100,9 @@ def _open_inputs(experiment: Experiment, run: str) -> _Inputs:
         seed=experiment.seed,
     )
     wire_keys = {camera.key.removeprefix(WIRE_PREFIX): camera.key for camera in spec.observation.cameras}
-    transform = SampleTransform(observation, norm_stats, wire_keys, prompt_length, experiment.mask_padding)
+    transform = SampleTransform(
+        observation, wire_keys, prompt_length, experiment.mask_padded_steps, experiment.mask_padded_dimensions
+    )
     return _Inputs(Assets(experiment.asset_id, norm_stats, spec, tokenizer), loader, transform)
 
 

@@ -53,6 +53,7 @@ def build_spec(
         normalization=experiment.normalization,
         dataset_fingerprint=fingerprint,
         norm_stats_hash=norm_stats_hash(norm_stats),
+        asset_id=experiment.asset_id,
         versions={name: importlib.metadata.version(name) for name in _VERSIONS},
     )
     observation = ObservationSpec(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import flax.struct
@@ -11,8 +11,7 @@ from jaxtyping import Float, Float32
 
 from training.data.loader import Batch
 from training.pi05.model.pi import ModelInput
-from training.pi05.transforms.normalization import NormStats, normalize
-from training.pi05.transforms.observation import ObservationTransform, collate
+from training.pi05.transforms.observation import ObservationTransform, Row, collate
 
 __all__ = ["SampleTransform", "Samples"]
 
@@ -29,15 +28,17 @@ class Samples(flax.struct.PyTreeNode):
 
 @dataclass(frozen=True)
 class SampleTransform:
-    """Dataset keys to wire keys, then the policy's own observation transform, then the actions."""
+    """Dataset keys to wire keys, then the policy's own transforms of observation and actions."""
 
     observation: ObservationTransform
-    norm_stats: Mapping[str, NormStats]
     wire_keys: Mapping[str, str]
     """Dataset camera key -> wire key."""
     prompt_length: int
     """Tokens that prompts are padded to."""
-    mask_padding: bool
+    mask_padded_steps: bool
+    """Steps past an episode's end weigh nothing."""
+    mask_padded_dimensions: bool
+    """Dimensions beyond the robot's actions weigh nothing."""
 
     def __call__(self, batch: Batch) -> Samples:
         spec = self.observation.spec.observation
@@ -51,19 +52,16 @@ class SampleTransform:
             )
             for index, prompt in enumerate(batch.prompts)
         ]
-        actions = self._actions(batch)
-        return Samples(collate(rows, self.prompt_length), actions, self._weights(batch, actions))
+        return Samples(collate(rows, self.prompt_length), self._actions(batch, rows), self._weights(batch))
 
-    def _actions(self, batch: Batch) -> Float32[np.ndarray, "batch action_horizon action_dim"]:
-        kind = self.observation.spec.policy.normalization
-        real = normalize(batch.actions, self.norm_stats["actions"], kind)
-        padded = np.zeros((*real.shape[:2], self.observation.model.action_dim), np.float32)
-        padded[..., : real.shape[-1]] = real
-        return padded
+    def _actions(self, batch: Batch, rows: Sequence[Row]) -> Float32[np.ndarray, "batch action_horizon action_dim"]:
+        start_states = np.stack([row.start_state for row in rows])
+        return self.observation.actions(batch.actions, start_states).astype(np.float32)
 
-    def _weights(self, batch: Batch, actions: np.ndarray) -> Float32[np.ndarray, "batch action_horizon action_dim"]:
-        weights = np.ones_like(actions)
-        if self.mask_padding:
-            # Not the padded dimensions: the sampler integrates them too, and untrained they lead the real ones astray.
+    def _weights(self, batch: Batch) -> Float32[np.ndarray, "batch action_horizon action_dim"]:
+        weights = np.ones((*batch.actions.shape[:2], self.observation.model.action_dim), np.float32)
+        if self.mask_padded_steps:
             weights[batch.actions_is_pad] = 0.0
+        if self.mask_padded_dimensions:
+            weights[..., batch.actions.shape[-1] :] = 0.0
         return weights

@@ -37,6 +37,8 @@ __all__ = [
 Family = Literal["pi0", "pi05"]
 Robot = Literal["none", "aloha"]
 """Robots whose joints and grippers the model knows in units of its own; `none` for all others."""
+_ROBOT_WIDTHS = {"aloha": 14}
+"""Dimensions of state and action."""
 
 
 @dataclass(frozen=True)
@@ -269,13 +271,19 @@ class PolicySpec:
         for numbers in (self.observation.state.q01, self.observation.state.q99, self.action.low, self.action.high):
             if not all(map(math.isfinite, numbers)):
                 raise ValueError("a bound or quantile is NaN or infinite.")
-        if any(self.action.delta_mask[self.observation.state.dimension :]):
-            raise ValueError(
-                f"delta_mask makes a dimension relative that the state, of {self.observation.state.dimension} "
-                "dimensions, does not have."
-            )
+        self._check_widths()
         if self.simulation is not None and not self.observation.state.key:
             raise ValueError("the simulator's client sends the state as one vector: give observation.state.key.")
+
+    def _check_widths(self) -> None:
+        state, action = self.observation.state.dimension, self.action.dimension
+        if any(self.action.delta_mask[state:]):
+            raise ValueError(f"delta_mask makes a dimension relative that the state, of {state} dimensions, lacks.")
+        width = _ROBOT_WIDTHS.get(self.policy.robot)
+        if width is not None and (state, action) != (width, width):
+            raise ValueError(
+                f"the robot {self.policy.robot!r} has {width} dimensions of state and action, not {state} and {action}."
+            )
 
     def to_json(self) -> str:
         """The text of `policy_spec.json`."""

@@ -73,6 +73,7 @@ def test_any_change_changes_the_hash():
         (("action", "names"), ["x"], "1 names were given for 2 action dimensions"),
         (("action", "low"), [float("nan"), 0.0], "NaN or infinite"),
         (("action", "delta_mask"), [True] * 3, "delta_mask has 3 entries for 2 action dimensions"),
+        (("policy", "robot"), "aloha", "the robot 'aloha' has 14 dimensions of state and action, not 8 and 2"),
         (("policy", "robot"), "alloha", "'policy.robot' must be one of 'none', 'aloha', not 'alloha'"),
         (("simulation", "control_freq"), 30, "sim_freq 100 is not a multiple of control_freq 30"),
         (("action", "controlmode"), "x", "Unknown field 'action.controlmode'. Did you mean 'control_mode'?"),
@@ -118,7 +119,7 @@ def test_a_relative_action_needs_its_dimension_of_the_state():
     )
     action = dataclasses.replace(SPEC.action, delta_mask=(True, False))
     assert dataclasses.replace(SPEC, observation=observation, action=action).action.delta_mask == (True, False)
-    with pytest.raises(ValueError, match="makes a dimension relative that the state, of 1 dimensions, does not have"):
+    with pytest.raises(ValueError, match="makes a dimension relative that the state, of 1 dimensions, lacks"):
         dataclasses.replace(
             SPEC, observation=observation, action=dataclasses.replace(SPEC.action, delta_mask=(True, True))
         )

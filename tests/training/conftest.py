@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +12,12 @@ import jax
 import numpy as np
 import pytest
 
-from policy_protocol.spec import (
-    ActionSpec,
-    CameraSpec,
-    CheckpointId,
-    ObservationSpec,
-    PolicySection,
-    PolicySpec,
-    PromptSpec,
-    StateField,
-    StateSpec,
-)
+from policy_protocol.spec import PolicySpec
 from training.pi05.checkpoint.weights import read_params
 from training.pi05.model.config import ModelConfig
 from training.pi05.model.params import config_of_params, unflatten
 from training.pi05.model.pi import ModelInput, PiModel
+from training.pi05.released import released_policy
 
 _OPENPI = Path(__file__).parents[1] / "data" / "openpi"
 _STEPS = {"pi05": "tiny_pi05/100", "pi0": "tiny_pi0/200"}
@@ -112,36 +104,30 @@ def tiny_bf16(request: pytest.FixtureRequest) -> Tiny:
     return load_tiny(request.param, "bfloat16")
 
 
-def _policy(family: str, normalization: str) -> PolicySection:
-    horizon = _HORIZONS[family][0]
-    checkpoint = CheckpointId(f"tiny_{family}", "openpi", 0)
-    return PolicySection(family, horizon, horizon, 10, checkpoint, 0, normalization)
+def _tiny_spec(released: str, family: str, **changes: Any) -> PolicySpec:
+    """A released policy's spec with the tiny model's sizes, for a checkpoint of whatever asset id."""
+    spec = released_policy(released).spec
+    horizon, max_tokens = _HORIZONS[family]
+    policy = dataclasses.replace(
+        spec.policy, action_horizon=horizon, execution_horizon=horizon, parameter_count=0, asset_id=""
+    )
+    prompt = {"max_tokens": max_tokens, "trained": (), "tokenizer": "", **changes.pop("prompt", {})}
+    observation = dataclasses.replace(spec.observation, prompt=dataclasses.replace(spec.observation.prompt, **prompt))
+    action = dataclasses.replace(spec.action, **changes.pop("action", {}))
+    return PolicySpec(policy, observation, action)
 
 
 @pytest.fixture(scope="session")
 def libero_spec() -> PolicySpec:
-    """What tiny_pi05 expects: openpi's LIBERO policy."""
-    cameras = (
-        CameraSpec("observation/image", "base_0_rgb", "", 224, 224),
-        CameraSpec("observation/wrist_image", "left_wrist_0_rgb", "", 224, 224),
-    )
-    state = StateSpec("observation/state", (StateField("position", "", 0, 6), StateField("gripper", "", 6, 8)))
-    observation = ObservationSpec(cameras, state, PromptSpec("prompt", 64, includes_state=True))
-    names = tuple(f"action_{index}" for index in range(7))
-    return PolicySpec(_policy("pi05", "quantile"), observation, ActionSpec(7, names, ""))
+    """What tiny_pi05 expects: openpi's LIBERO policy, with the state in the prompt."""
+    return _tiny_spec("pi05_libero", "pi05", prompt={"includes_state": True})
 
 
 @pytest.fixture(scope="session")
-def flat_aloha_spec() -> PolicySpec:
-    """tiny_pi0 with its state and actions as the model has them: ALOHA's own conversions are not the spec's."""
-    cameras = (
-        CameraSpec("cam_high", "base_0_rgb", "", 224, 224),
-        CameraSpec("cam_left_wrist", "left_wrist_0_rgb", "", 224, 224),
-    )
-    state = StateSpec("state", (StateField("joints", "", 0, 14),))
-    observation = ObservationSpec(cameras, state, PromptSpec("prompt", 48, includes_state=False))
-    names = tuple(f"action_{index}" for index in range(14))
-    return PolicySpec(_policy("pi0", "zscore"), observation, ActionSpec(14, names, ""))
+def aloha_spec() -> PolicySpec:
+    """What tiny_pi0 expects: openpi's ALOHA policy with relative joints and another default prompt."""
+    delta_mask = ((True,) * 6 + (False,)) * 2
+    return _tiny_spec("pi0_aloha_sim", "pi0", prompt={"default": "fold the towel"}, action={"delta_mask": delta_mask})
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ def test_a_setting_takes_the_type_of_its_field():
             "optimizer.peak_lr=1e-4",
             "optimizer.end_lr=0",
             "optimizer.ema_decay=null",
-            "mask_padding=false",
+            "mask_padded_steps=false",
             "model.vision.depth=1",
             "normalization=zscore",
             "dataset=/data/x=y",
@@ -48,7 +48,7 @@ def test_a_setting_takes_the_type_of_its_field():
         SMALL,
         batch_size=4,
         optimizer=dataclasses.replace(SMALL.optimizer, peak_lr=1e-4, end_lr=0.0, ema_decay=None),
-        mask_padding=False,
+        mask_padded_steps=False,
         model=dataclasses.replace(SMALL.model, vision=vision),
         normalization="zscore",
         dataset="/data/x=y",
@@ -70,7 +70,7 @@ def test_of_two_settings_of_one_field_the_last_counts():
         ("batch_size.x=1", "--set: there is no setting 'batch_size.x'."),
         ("batch_size=four", "--set: The field 'batch_size' must be a whole number, not 'four'."),
         ("batch_size=1.5", "--set: The field 'batch_size' must be a whole number, not '1.5'."),
-        ("mask_padding=1", "--set: The field 'mask_padding' must be true or false, not '1'."),
+        ("mask_padded_steps=1", "--set: The field 'mask_padded_steps' must be true or false, not '1'."),
         ("optimizer.peak_lr=fast", "--set: The field 'optimizer.peak_lr' must be a number, not 'fast'."),
         ("normalization=minmax", "--set: The field 'normalization' must be one of 'quantile', 'zscore', not 'minmax'."),
         ("batch_size=0", "--set: The record is not valid: batch_size must be at least 1, not 0."),
@@ -121,7 +121,8 @@ def test_the_defaults_are_openpis():
     experiment = Experiment("x", preset("pi05"), "data")
     assert (experiment.batch_size, experiment.steps, experiment.seed) == (32, 30_000, 42)
     assert experiment.decay_steps == 30_000
-    assert not experiment.mask_padding
+    assert not experiment.mask_padded_steps
+    assert not experiment.mask_padded_dimensions
 
 
 def test_every_size_of_a_model_must_be_positive():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -39,13 +41,13 @@ def batch():
     )
 
 
-def transform(observe, stats, mask_padding):
+def transform(observe, *, steps=False, dimensions=False):
     wire_keys = {"image": "observation/image", "wrist_image": "observation/wrist_image"}
-    return SampleTransform(observe, stats, wire_keys, 64, mask_padding)
+    return SampleTransform(observe, wire_keys, 64, steps, dimensions)
 
 
-def test_training_sees_an_observation_as_serving_does(observe, stats, batch):
-    samples = transform(observe, stats, False)(batch)
+def test_training_sees_an_observation_as_serving_does(observe, batch):
+    samples = transform(observe)(batch)
     for index in range(2):
         row = observe(
             {
@@ -62,19 +64,44 @@ def test_training_sees_an_observation_as_serving_does(observe, stats, batch):
 
 
 def test_actions_are_normalised_and_padded_with_zeros(observe, stats, batch):
-    actions = transform(observe, stats, False)(batch).actions
+    actions = transform(observe)(batch).actions
     np.testing.assert_allclose(actions[..., :7], normalize(batch.actions, stats["actions"], "quantile"), rtol=1e-5)
     assert actions.shape == (2, 20, 32)
+    assert actions.dtype == np.float32
     assert not np.any(actions[..., 7:])
 
 
-def test_every_number_counts_as_in_openpi(observe, stats, batch):
-    assert np.all(transform(observe, stats, False)(batch).weights == 1.0)
+def test_relative_dimensions_are_trained_relative_to_the_state_at_the_chunks_start(observe, stats, batch):
+    mask = (True, False, True)
+    action = dataclasses.replace(observe.spec.action, delta_mask=mask)
+    relative = dataclasses.replace(observe, spec=dataclasses.replace(observe.spec, action=action))
+    deltas = batch.actions.copy()
+    for dimension in (0, 2):
+        deltas[..., dimension] -= batch.state[:, None, dimension]
+    trained = transform(relative)(batch).actions[..., :7]
+    np.testing.assert_allclose(trained, normalize(deltas, stats["actions"], "quantile"), atol=1e-5)
 
 
-def test_masking_leaves_out_the_steps_past_an_episodes_end_and_no_dimension(observe, stats, batch):
-    """The sampler integrates the padded dimensions too: untrained, they would lead the real ones astray."""
-    weights = transform(observe, stats, True)(batch).weights
+def test_what_training_does_to_actions_serving_undoes(observe, batch):
+    action = dataclasses.replace(observe.spec.action, delta_mask=(True,) * 6)
+    relative = dataclasses.replace(observe, spec=dataclasses.replace(observe.spec, action=action))
+    back = relative.actions.inverse(transform(relative)(batch).actions, batch.state)
+    np.testing.assert_allclose(back, batch.actions, atol=1e-6)
+
+
+def test_every_number_counts_as_in_openpi(observe, batch):
+    assert np.all(transform(observe)(batch).weights == 1.0)
+
+
+def test_masking_the_steps_leaves_out_those_past_an_episodes_end_and_no_dimension(observe, batch):
+    weights = transform(observe, steps=True)(batch).weights
     assert np.all(weights[0] == 1.0)
     assert np.all(weights[1, :12] == 1.0)
     assert not np.any(weights[1, 12:])
+
+
+def test_masking_the_dimensions_leaves_out_the_padding_and_no_step(observe, batch):
+    weights = transform(observe, dimensions=True)(batch).weights
+    assert weights.shape == (2, 20, 32)
+    assert np.all(weights[..., :7] == 1.0)
+    assert not np.any(weights[..., 7:])

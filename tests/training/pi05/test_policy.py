@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from policy_protocol.errors import InternalError
+from policy_protocol.errors import InternalError, SpecInvalid
+from policy_protocol.spec import StateField, StateSpec
 from training.pi05.checkpoint.step_directory import CheckpointInvalid, read_assets
 from training.pi05.policy import Policy, load_policy, noise_from_seed
-from training.pi05.transforms.normalization import read_norm_stats, unnormalize, write_norm_stats
+from training.pi05.transforms.normalization import NormStats, read_norm_stats, write_norm_stats
 from training.pi05.transforms.tokenizer import TOKENIZERS
 
 
@@ -21,10 +22,16 @@ def recorded(openpi_data, family):
         return dict(arrays)
 
 
+def part_of(arrays, prefix):
+    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+
+
 def observation_of(arrays, case):
-    prefix = f"obs|{case}|"
-    raw = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
-    return {key.removeprefix("images|"): value for key, value in raw.items()}
+    """As openpi's client sends it: ALOHA's images in a map of their own."""
+    raw = part_of(arrays, f"obs|{case}|")
+    images = part_of(raw, "images|")
+    flat = {key: value for key, value in raw.items() if not key.startswith("images|")}
+    return {**flat, "images": images} if images else flat
 
 
 @pytest.fixture(scope="module")
@@ -37,52 +44,70 @@ def libero_recorded(openpi_data):
     return recorded(openpi_data, "pi05")
 
 
-def one_step_policy(tiny_pi05, tiny_steps, spec, tokenizer, params):
-    """The tiny policy with other weights or another spec, denoising in one step."""
-    spec = dataclasses.replace(spec, policy=dataclasses.replace(spec.policy, denoising_steps=1))
-    return Policy(tiny_pi05.config, params, read_assets(tiny_steps["pi05"], spec=spec, tokenizer=tokenizer))
-
-
-@pytest.fixture(scope="module")
-def remade(tiny_pi05, tiny_steps, libero_spec, tiny_tokenizer):
-    """Makes such a policy: `remade(params=…, spec=…)`."""
-
-    def make(params=tiny_pi05.params, spec=libero_spec):
-        return one_step_policy(tiny_pi05, tiny_steps, spec, tiny_tokenizer, params)
-
-    return make
-
-
 def actions_of(policy, observations, noise, pad_to=None):
     rows = [policy.transform(observation) for observation in observations]
     return policy.infer_rows(rows, np.stack([noise] * len(rows)), pad_to)
 
 
-@pytest.mark.parametrize("case", ["a224", "b_96"])
-def test_pi05s_tokens_and_actions_are_openpis_end_to_end(libero, libero_recorded, case):
-    observation = observation_of(libero_recorded, case)
-    ids = libero_recorded[f"transformed|{case}|tokenized_prompt"]
-    row = libero.transform(observation)
-    np.testing.assert_array_equal(row.tokens, ids[: len(row.tokens)])
-    assert not np.any(ids[len(row.tokens) :])
-    actions = actions_of(libero, [observation], libero_recorded["noise"])[0]
-    np.testing.assert_allclose(actions, libero_recorded[f"f32|{case}|actions"], atol=1e-4)
-    assert actions.dtype == np.float64
+@pytest.fixture(scope="module")
+def aloha(tiny_steps, aloha_spec, tiny_tokenizer):
+    return load_policy(tiny_steps["pi0"], spec=aloha_spec, tokenizer=tiny_tokenizer, dtype="float32")
 
 
 @pytest.fixture(scope="module")
-def flat_aloha(tiny_steps, flat_aloha_spec, tiny_tokenizer):
-    return load_policy(tiny_steps["pi0"], spec=flat_aloha_spec, tokenizer=tiny_tokenizer, dtype="float32")
+def aloha_recorded(openpi_data):
+    return recorded(openpi_data, "pi0")
 
 
-def test_pi0s_prompt_and_batch_run_through_the_same_policy(flat_aloha, openpi_data):
-    """ALOHA turns joints around and its gripper into angles before the model: that is not a spec's to say (yet)."""
-    arrays = recorded(openpi_data, "pi0")
-    observation = observation_of(arrays, "a224")
-    row = flat_aloha.transform(observation)
-    ids = arrays["transformed|a224|tokenized_prompt"]
+CASES = [("libero", "a224"), ("libero", "b_96"), ("aloha", "a224"), ("aloha", "b_96"), ("aloha", "c_noprompt")]
+
+
+@pytest.mark.parametrize(("robot", "case"), CASES)
+def test_what_the_model_sees_of_a_request_is_openpis(request, robot, case):
+    policy, arrays = request.getfixturevalue(robot), request.getfixturevalue(f"{robot}_recorded")
+    row = policy.transform(observation_of(arrays, case))
+    expected = part_of(arrays, f"transformed|{case}|")
+    np.testing.assert_allclose(row.state, expected["state"], rtol=1e-6, atol=1e-6)
+    ids = expected["tokenized_prompt"]
     np.testing.assert_array_equal(row.tokens, ids[: len(row.tokens)])
-    assert flat_aloha(observation, noise_seed=0).actions.shape == (10, 14)
+    assert not np.any(ids[len(row.tokens) :])
+    seen = {slot: bool(mask) for slot, mask in part_of(expected, "image_mask|").items()}
+    assert {slot: row.image_masks.get(slot, False) for slot in seen} == seen  # a camera that is not there is left out
+    for slot, every_fourth in part_of(expected, "image|").items():
+        np.testing.assert_array_equal(row.images[slot][::4, ::4], every_fourth)
+
+
+@pytest.mark.parametrize(("robot", "case"), CASES)
+def test_actions_are_openpis_end_to_end(request, robot, case):
+    policy, arrays = request.getfixturevalue(robot), request.getfixturevalue(f"{robot}_recorded")
+    actions = actions_of(policy, [observation_of(arrays, case)], arrays["noise"])[0]
+    np.testing.assert_allclose(actions, arrays[f"f32|{case}|actions"], atol=1e-4)
+    assert actions.dtype == np.float64
+
+
+@pytest.mark.parametrize("robot", ["libero", "aloha"])
+@pytest.mark.parametrize("draw", ["0", "1"])
+def test_actions_from_the_noise_that_openpi_drew_are_its_actions(request, robot, draw):
+    policy, arrays = request.getfixturevalue(robot), request.getfixturevalue(f"{robot}_recorded")
+    actions = actions_of(policy, [observation_of(arrays, "a224")], arrays[f"rng_noise|{draw}"])[0]
+    np.testing.assert_allclose(actions, arrays[f"f32|rng{draw}|actions"], atol=1e-4)
+
+
+@pytest.mark.parametrize("robot", ["libero", "aloha"])
+def test_actions_in_bfloat16_are_openpis(request, robot, tiny_steps, tiny_tokenizer):
+    """As openpi serves: weights and compute in bfloat16."""
+    arrays, spec = request.getfixturevalue(f"{robot}_recorded"), request.getfixturevalue(f"{robot}_spec")
+    step = tiny_steps[spec.policy.family]
+    policy = load_policy(step, spec=spec, tokenizer=tiny_tokenizer, dtype="bfloat16")
+    runs = [(case, case, arrays["noise"]) for name, case in CASES if name == robot]
+    runs += [(f"rng{draw}", "a224", arrays[f"rng_noise|{draw}"]) for draw in "01"]
+    for run, case, noise in runs:
+        actions, expected = (
+            actions_of(policy, [observation_of(arrays, case)], noise)[0],
+            arrays[f"bf16|{run}|actions"],
+        )
+        cosine = np.sum(actions * expected) / (np.linalg.norm(actions) * np.linalg.norm(expected))
+        assert cosine >= 0.999, run
 
 
 def test_the_same_seed_gives_the_same_actions_and_another_seed_others(libero, libero_recorded):
@@ -114,17 +139,6 @@ def test_a_request_in_a_padded_batch_gets_what_it_gets_alone(libero, libero_reco
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_delta_dimensions_are_added_to_the_state_at_the_chunks_start(remade, libero_spec, libero_recorded):
-    delta_mask = (True, False, True, False, False, False, False)
-    spec = dataclasses.replace(libero_spec, action=dataclasses.replace(libero_spec.action, delta_mask=delta_mask))
-    observation = observation_of(libero_recorded, "b_96")
-    plain, absolute = (
-        actions_of(policy, [observation], libero_recorded["noise"])[0] for policy in (remade(), remade(spec=spec))
-    )
-    expected = plain + np.where(delta_mask, observation["observation/state"][:7], 0.0)
-    np.testing.assert_allclose(absolute, expected, atol=1e-6)
-
-
 def test_a_reply_says_how_long_it_took(libero, libero_recorded):
     timing = libero(observation_of(libero_recorded, "b_96"), noise_seed=0).timing
     assert 0 < timing["infer_ms"] < timing["total_ms"]
@@ -134,9 +148,13 @@ def test_the_parameters_are_counted(libero, tiny_pi05):
     assert libero.parameter_count == sum(leaf.size for leaf in jax.tree.leaves(tiny_pi05.params))
 
 
-def test_weights_that_give_nan_raise_an_internal_error(remade, libero_recorded, tiny_pi05):
+def test_weights_that_give_nan_raise_an_internal_error(
+    libero_recorded, tiny_pi05, tiny_steps, libero_spec, tiny_tokenizer
+):
     broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), tiny_pi05.params)
-    policy = remade(params=broken)
+    one_step = dataclasses.replace(libero_spec, policy=dataclasses.replace(libero_spec.policy, denoising_steps=1))
+    assets = read_assets(tiny_steps["pi05"], spec=one_step, tokenizer=tiny_tokenizer)
+    policy = Policy(tiny_pi05.config, broken, assets)
     with pytest.raises(InternalError) as error:
         policy(observation_of(libero_recorded, "a224"), noise_seed=0)
     assert error.value.message == "The model produced NaN or infinite actions; the weights are probably damaged."
@@ -177,12 +195,16 @@ def test_norm_stats_that_do_not_cover_the_spec_are_refused(tmp_path, tiny_steps,
         )
 
 
-def test_actions_leave_in_the_units_that_the_norm_stats_were_taken_in(remade, libero_recorded, tiny_steps, tiny_pi05):
-    """A model that answers zeros answers the middle between the quantiles."""
-    stats = read_norm_stats(tiny_steps["pi05"] / "assets/physical-intelligence/libero/norm_stats.json")["actions"]
-    middle = unnormalize(np.zeros(7), stats, "quantile")
-    np.testing.assert_allclose(middle, (stats.q01 + stats.q99) / 2, atol=1e-6)
-    policy = remade(params=jax.tree.map(np.zeros_like, tiny_pi05.params))
-    row = policy.transform(observation_of(libero_recorded, "a224"))
-    actions = policy.infer_rows([row], np.zeros((1, 20, 32), np.float32))[0]
-    np.testing.assert_allclose(actions, np.broadcast_to(middle, (20, 7)), atol=1e-6)
+def test_a_state_wider_than_the_model_is_refused(tmp_path, tiny_steps, libero_spec, tiny_tokenizer):
+    step = shutil.copytree(tiny_steps["pi05"], tmp_path / "100")
+    path = step / "assets/physical-intelligence/libero/norm_stats.json"
+    wide = NormStats(np.zeros(40), np.ones(40), -np.ones(40), np.ones(40))
+    write_norm_stats(path, {**read_norm_stats(path), "state": wide})
+    state = StateSpec("observation/state", (StateField("everything", "", 0, 40),))
+    spec = dataclasses.replace(libero_spec, observation=dataclasses.replace(libero_spec.observation, state=state))
+    with pytest.raises(SpecInvalid) as error:
+        load_policy(step, spec=spec, tokenizer=tiny_tokenizer)
+    assert error.value.message == (
+        "The spec's state has 40 dimensions but the model holds 32. Take the spec that belongs to these weights "
+        "(--spec), or train with a larger model.action_dim."
+    )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from policy_protocol.errors import ChunkwireError
 from policy_protocol.spec import PolicySpec
+from training.pi05.released import RELEASED, find_spec
 from training.pi05.transforms.normalization import NormStats, read_norm_stats, write_norm_stats
 from training.pi05.transforms.tokenizer import Tokenizer
 
@@ -86,26 +87,65 @@ def write_assets(directory: Path, assets: Assets) -> None:
     (directory / TOKENIZER_FILE).write_bytes(assets.tokenizer.model)
 
 
-def read_assets(step: Path, *, spec: PolicySpec | None = None, tokenizer: str | None = None) -> Assets:
+def read_assets(
+    step: Path, *, spec: PolicySpec | str | os.PathLike[str] | None = None, tokenizer: str | None = None
+) -> Assets:
     """Read what stands beside the weights; `spec` and `tokenizer` stand in for (or override) the files.
 
+    Args:
+        spec: a spec, its file, or the name of a released policy (`released.py`).
+        tokenizer: name, path or URL. Without it: the checkpoint's own, else the one that the spec names.
+
     Raises:
-        CheckpointInvalid: a part is missing; names the flag that gives it.
+        CheckpointInvalid: a part is missing (names the flag that gives it), or the norm stats do not cover the spec.
+        SpecInvalid: `spec` is neither a file nor a name.
     """
     directory = step / "assets"
-    if spec is None:
-        if not (directory / SPEC_FILE).exists():
-            raise CheckpointInvalid(
-                f"{step} has no assets/{SPEC_FILE}, so nothing says what the policy expects. It is probably a stock "
-                "openpi checkpoint: pass --spec FILE with its policy spec."
-            )
-        spec = PolicySpec.read(directory / SPEC_FILE)
-    found = sorted(directory.rglob("norm_stats.json"))
-    if len(found) != 1:
-        listed = ", ".join(str(path.relative_to(step)) for path in found) or "none"
-        raise CheckpointInvalid(f"{step} must hold exactly one assets/<asset id>/norm_stats.json; found: {listed}.")
-    source = tokenizer or str(directory / TOKENIZER_FILE)
-    if tokenizer is None and not Path(source).exists():
+    found_spec = _spec_in(step) if spec is None else find_spec(spec)
+    path = _norm_stats_path(step, found_spec.policy.asset_id)
+    own_tokenizer = directory / TOKENIZER_FILE
+    by_default = str(own_tokenizer) if own_tokenizer.exists() else found_spec.observation.prompt.tokenizer
+    source = tokenizer or by_default
+    if not source:
         raise CheckpointInvalid(f"{step} has no assets/{TOKENIZER_FILE}. Pass --tokenizer PATH (PaliGemma's, usually).")
-    asset_id = found[0].parent.relative_to(directory).as_posix()
-    return Assets(asset_id, read_norm_stats(found[0]), spec, Tokenizer.load(source))
+    norm_stats = read_norm_stats(path)
+    _check_coverage(path.parent, norm_stats, found_spec)
+    asset_id = path.parent.relative_to(directory).as_posix()
+    return Assets(asset_id, norm_stats, found_spec, Tokenizer.load(source))
+
+
+def _spec_in(step: Path) -> PolicySpec:
+    path = step / "assets" / SPEC_FILE
+    if not path.exists():
+        raise CheckpointInvalid(
+            f"{step} has no assets/{SPEC_FILE}, so nothing says what the policy expects. It is probably a stock "
+            f"openpi checkpoint: pass --spec with the name of its policy ({', '.join(RELEASED)}) or with a spec file."
+        )
+    return PolicySpec.read(path)
+
+
+def _norm_stats_path(step: Path, asset_id: str) -> Path:
+    found = sorted((step / "assets").rglob("norm_stats.json"))
+    listed = ", ".join(str(path.relative_to(step)) for path in found) or "none"
+    if asset_id:
+        path = step / "assets" / asset_id / "norm_stats.json"
+        if path not in found:
+            raise CheckpointInvalid(
+                f"{step} has no norm stats for {asset_id!r}, the asset id that the spec names; found: {listed}. "
+                "Pass --spec with the spec of this checkpoint, or a file with another policy.asset_id."
+            )
+        return path
+    if len(found) != 1:
+        raise CheckpointInvalid(f"{step} must hold exactly one assets/<asset id>/norm_stats.json; found: {listed}.")
+    return found[0]
+
+
+def _check_coverage(directory: Path, norm_stats: Mapping[str, NormStats], spec: PolicySpec) -> None:
+    for name, width in (("state", spec.observation.state.dimension), ("actions", spec.action.dimension)):
+        stats = norm_stats.get(name)
+        if stats is None or stats.dimension < width:
+            found = "no entry" if stats is None else f"{stats.dimension} dimensions"
+            raise CheckpointInvalid(
+                f"The norm stats in {directory} have {found} for {name!r}, but the spec has {width}. "
+                "They belong to another policy."
+            )

@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 from PIL import Image
 
-__all__ = ["resize_with_pad"]
+from policy_protocol.errors import InvalidObservation
+from training.pi05.transforms.wire import array_of
+
+__all__ = ["parse_image", "resize_with_pad"]
+
+
+def parse_image(value: object, key: str) -> UInt8[np.ndarray, "height width 3"]:
+    """An image as uint8, channels last. Also takes channels first, and floats from 0 to 1 as LeRobot yields them.
+
+    Raises:
+        InvalidObservation: wrong rank, channels, dtype or range; names the key.
+    """
+    image = array_of(value, key)
+    if image.ndim != 3 or 3 not in (image.shape[0], image.shape[-1]) or 0 in image.shape:
+        raise InvalidObservation(f"{key} must be an image (height, width, 3), not shape {image.shape}.", field=key)
+    if image.shape[-1] != 3:
+        image = np.moveaxis(image, 0, -1)
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype.kind != "f":
+        raise InvalidObservation(f"{key} must be uint8 (or float from 0 to 1), not {image.dtype}.", field=key)
+    return _float_image(image, key)
+
+
+def _float_image(image: Num[np.ndarray, "height width 3"], key: str) -> UInt8[np.ndarray, "height width 3"]:
+    low, high = float(image.min()), float(image.max())
+    if not (low >= 0.0 and high <= 1.0):  # also refuses NaN
+        raise InvalidObservation(
+            f"{key} is a float image with values from {low:g} to {high:g}; floats must lie in 0..1. Send uint8.",
+            field=key,
+        )
+    return (255 * image).astype(np.uint8)
 
 
 def resize_with_pad(

@@ -1,26 +1,31 @@
 """From what arrives on the wire to what the model sees: one implementation for training and serving.
 
-Order, as openpi has it: check, map cameras to slots, normalise the state, resize, tokenise (the state unpadded), pad.
+Order, as openpi has it: check, map cameras to slots, convert and normalise the state, resize, tokenise (the state
+unpadded), pad.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from policy_protocol.errors import InvalidObservation, SpecInvalid, did_you_mean
 from policy_protocol.messages import Observation
 from policy_protocol.spec import CameraSpec, PolicySpec
 from training.pi05.model.config import SLOTS, ModelConfig
 from training.pi05.model.pi import ModelInput
-from training.pi05.transforms.images import resize_with_pad
-from training.pi05.transforms.normalization import NormStats, normalize
+from training.pi05.transforms.chain import Chain
+from training.pi05.transforms.images import parse_image, resize_with_pad
+from training.pi05.transforms.normalization import NormStats
+from training.pi05.transforms.pipeline import action_chain, state_chain
 from training.pi05.transforms.tokenizer import Tokenizer
+from training.pi05.transforms.wire import array_of, missing, value_at
 
-__all__ = ["ObservationTransform", "Row", "collate", "parse_image", "trained_prompt_lengths"]
+__all__ = ["ObservationTransform", "Row", "collate", "trained_prompt_lengths"]
 
 _LARGEST_STATE = 1e30
 """Beyond it float32 overflows on the way to the model; no joint is there."""
@@ -39,16 +44,17 @@ class Row:
     """Token ids of the prompt, unpadded."""
     state: Float[np.ndarray, "action_dim"]
     """Normalised, padded with zeros."""
-    raw_state: Float[np.ndarray, "state_dim"]
-    """As it arrived: what delta actions are relative to."""
+    start_state: Float[np.ndarray, "state_dim"]
+    """In the model's units, before normalisation: what delta actions are relative to."""
 
 
 @dataclass(frozen=True)
 class ObservationTransform:
-    """Turns an observation into a `Row` as the policy's spec says.
+    """Turns an observation into a `Row` as the policy's spec says; `actions` is the way of its actions.
 
-    Raises (on use):
-        InvalidObservation: a key is missing, or a value is not what the spec says; names the key.
+    Raises:
+        SpecInvalid: the spec does not fit the model.
+        InvalidObservation (on use): a key is missing, or a value is not what the spec says; names the key.
     """
 
     spec: PolicySpec
@@ -63,102 +69,75 @@ class ObservationTransform:
                     f"The model has no view {camera.slot!r}.{did_you_mean(camera.slot, SLOTS)}",
                     field="observation.cameras.slot",
                 )
-        width = self.spec.observation.state.dimension
-        if width > self.model.action_dim:
-            raise InvalidObservation(
-                f"The spec's state has {width} dimensions but the model holds {self.model.action_dim}.",
-                field=self.spec.observation.state.key,
-            )
+        _ = self.state, self.actions  # the spec must fit before the first request comes
+
+    @cached_property
+    def state(self) -> Chain:
+        """From the state as it arrives to the model's."""
+        return state_chain(self.spec, self.norm_stats, self.model.action_dim)
+
+    @cached_property
+    def actions(self) -> Chain:
+        """From actions in physical units to the model's; its inverse is the way back."""
+        return action_chain(self.spec, self.norm_stats, self.model.action_dim)
 
     def __call__(self, observation: Observation) -> Row:
         images, masks = {}, {}
         for camera in self.spec.observation.cameras:
             images[camera.slot], masks[camera.slot] = self._image(observation, camera)
-        state = self._state(observation)
-        normalized = normalize(state, self.norm_stats["state"], self.spec.policy.normalization)
+        converted, normalized, padded = self.state.stages(self._state(observation))
         tokens = self.tokenizer.encode(
             self._prompt(observation),
             normalized if self.spec.observation.prompt.includes_state else None,
             self.model.max_token_len,
         )
-        padded = np.zeros(self.model.action_dim, np.float32)
-        padded[: len(normalized)] = normalized
-        return Row(images, masks, tokens, padded, state)
+        return Row(images, masks, tokens, padded.astype(np.float32), converted)
 
     def _image(self, observation: Observation, camera: CameraSpec) -> tuple[UInt8[np.ndarray, "height width 3"], bool]:
         side = self.model.vision.image_size
-        if camera.key not in observation:
-            if camera.required:
-                raise self._missing(observation, camera.key, "an image (height, width, 3) uint8")
-            return np.zeros((side, side, 3), np.uint8), False
-        return resize_with_pad(parse_image(observation[camera.key], camera.key), side, side), True
+        image = value_at(observation, camera.key)
+        if image is not None:
+            return resize_with_pad(parse_image(image, camera.key), side, side), True
+        if camera.required:
+            raise missing(observation, camera.key, "an image (height, width, 3) uint8")
+        return np.zeros((side, side, 3), np.uint8), False
 
     def _state(self, observation: Observation) -> Float[np.ndarray, "state_dim"]:
         spec = self.spec.observation.state
-        if spec.key not in observation:
-            raise self._missing(observation, spec.key, f"a float vector of {spec.dimension} numbers")
-        state = _as_array(observation[spec.key], spec.key)
-        if state.shape != (spec.dimension,) or state.dtype.kind not in "fiu":
-            names = ", ".join(part.name for part in spec.fields)
-            raise InvalidObservation(
-                f"{spec.key} must be {spec.dimension} numbers ({names}), not shape {state.shape} of {state.dtype}.",
-                field=spec.key,
-            )
-        if not np.all(np.abs(state) < _LARGEST_STATE):  # also refuses NaN
-            raise InvalidObservation(f"{spec.key} holds NaN, infinity or a number beyond 1e30.", field=spec.key)
-        return state if state.dtype.kind == "f" else state.astype(np.float64)
+        names = [", ".join(part.name for part in spec.fields)] if spec.key else [part.name for part in spec.fields]
+        vectors = [
+            _vector(observation, key, width, name) for (key, width), name in zip(spec.vectors, names, strict=True)
+        ]
+        return np.concatenate(vectors)
 
     def _prompt(self, observation: Observation) -> str:
-        key = self.spec.observation.prompt.key
-        if key not in observation:
-            raise self._missing(observation, key, "the instruction as a string")
-        prompt = observation[key]
+        spec = self.spec.observation.prompt
+        prompt = value_at(observation, spec.key)
+        if prompt is None and spec.default:
+            return spec.default
+        if prompt is None:
+            raise missing(observation, spec.key, "the instruction as a string")
         if isinstance(prompt, np.ndarray) and prompt.shape == ():
             prompt = prompt.item()
         if isinstance(prompt, bytes):
             prompt = prompt.decode("utf-8", errors="replace")
         if not isinstance(prompt, str):
-            raise InvalidObservation(f"{key} must be a string, not {type(prompt).__name__}.", field=key)
+            raise InvalidObservation(f"{spec.key} must be a string, not {type(prompt).__name__}.", field=spec.key)
         return prompt
 
-    def _missing(self, observation: Observation, key: str, expected: str) -> InvalidObservation:
-        got = ", ".join(sorted(map(str, observation))) or "nothing"
-        return InvalidObservation(f"The observation lacks {key!r}: {expected}. It holds: {got}.", field=key)
 
-
-def _as_array(value: object, key: str) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise InvalidObservation(f"{key} is no array: {error}.", field=key) from error
-
-
-def parse_image(value: object, key: str) -> UInt8[np.ndarray, "height width 3"]:
-    """An image as uint8, channels last. Also takes channels first, and floats from 0 to 1 as LeRobot yields them.
-
-    Raises:
-        InvalidObservation: wrong rank, channels, dtype or range; names the key.
-    """
-    image = _as_array(value, key)
-    if image.ndim != 3 or 3 not in (image.shape[0], image.shape[-1]) or 0 in image.shape:
-        raise InvalidObservation(f"{key} must be an image (height, width, 3), not shape {image.shape}.", field=key)
-    if image.shape[-1] != 3:
-        image = np.moveaxis(image, 0, -1)
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype.kind != "f":
-        raise InvalidObservation(f"{key} must be uint8 (or float from 0 to 1), not {image.dtype}.", field=key)
-    return _float_image(image, key)
-
-
-def _float_image(image: Num[np.ndarray, "height width 3"], key: str) -> UInt8[np.ndarray, "height width 3"]:
-    low, high = float(image.min()), float(image.max())
-    if not (low >= 0.0 and high <= 1.0):  # also refuses NaN
+def _vector(observation: Observation, key: str, width: int, names: str) -> Float[np.ndarray, "width"]:
+    value = value_at(observation, key)
+    if value is None:
+        raise missing(observation, key, f"a float vector of {width} numbers")
+    vector = array_of(value, key)
+    if vector.shape != (width,) or vector.dtype.kind not in "fiu":
         raise InvalidObservation(
-            f"{key} is a float image with values from {low:g} to {high:g}; floats must lie in 0..1. Send uint8.",
-            field=key,
+            f"{key} must be {width} numbers ({names}), not shape {vector.shape} of {vector.dtype}.", field=key
         )
-    return (255 * image).astype(np.uint8)
+    if not np.all(np.abs(vector) < _LARGEST_STATE):  # also refuses NaN
+        raise InvalidObservation(f"{key} holds NaN, infinity or a number beyond 1e30.", field=key)
+    return vector if vector.dtype.kind == "f" else vector.astype(np.float64)
 
 
 def collate(rows: Sequence[Row], prompt_length: int) -> ModelInput:

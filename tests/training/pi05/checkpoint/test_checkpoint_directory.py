@@ -136,7 +136,8 @@ def test_assets_survive_the_disk(tmp_path, tiny_steps, libero_spec, tiny_tokeniz
 def test_a_stock_openpi_checkpoint_needs_a_spec(step):
     assert refusal(read_assets, step) == (
         f"{step} has no assets/policy_spec.json, so nothing says what the policy expects. "
-        "It is probably a stock openpi checkpoint: pass --spec FILE with its policy spec."
+        "It is probably a stock openpi checkpoint: pass --spec with the name of its policy "
+        "(pi05_libero, pi05_droid, pi0_libero, pi0_droid, pi0_aloha_sim) or with a spec file."
     )
 
 

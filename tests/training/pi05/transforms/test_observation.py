@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from policy_protocol.errors import InvalidObservation
+from training.pi05.transforms.images import parse_image
 from training.pi05.transforms.normalization import NormStats, normalize
-from training.pi05.transforms.observation import ObservationTransform, collate, parse_image, trained_prompt_lengths
+from training.pi05.transforms.observation import ObservationTransform, collate, trained_prompt_lengths
 from training.pi05.transforms.tokenizer import Tokenizer
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
@@ -59,7 +60,7 @@ def test_the_state_is_tokenised_before_it_is_padded(transform, tiny_tokenizer):
     np.testing.assert_allclose(row.state[:8], normalized, rtol=1e-6)
     assert row.state.shape == (32,)
     assert not np.any(row.state[8:])
-    np.testing.assert_array_equal(row.raw_state, STATE)
+    np.testing.assert_array_equal(row.start_state, STATE)
 
 
 def test_an_absent_optional_camera_is_black_and_masked(transform):
@@ -143,8 +144,8 @@ def test_channels_first_and_floats_from_0_to_1_are_taken():
 @pytest.mark.parametrize("state", [STATE[:7], np.zeros((1, 8)), np.array(["a"] * 8), np.float64(3)])
 def test_a_state_of_another_shape_or_kind_is_refused_with_its_parts(transform, state):
     expected = (
-        f"observation/state must be 8 numbers (position, gripper), not shape {np.shape(state)} "
-        f"of {np.asarray(state).dtype}."
+        "observation/state must be 8 numbers (end-effector position, end-effector axis-angle, fingers), "
+        f"not shape {np.shape(state)} of {np.asarray(state).dtype}."
     )
     assert message_of(transform, state=state) == ("observation/state", expected)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import etils.epath as epath
+import flax.struct
 import jax
 import orbax.checkpoint as ocp
 
 from policy_protocol.errors import ChunkwireError
 from training.experiment import Experiment
+from training.pi05.checkpoint.assets_item import AssetsHandler, SaveAssets
 from training.pi05.checkpoint.step_directory import Assets, write_assets
 from training.pi05.checkpoint.weights import as_saved
 from training.pi05.model.params import flatten, unflatten
@@ -28,30 +30,6 @@ class CannotResume(ChunkwireError):
     """There is nothing to resume, or what is there belongs to another model."""
 
     code = "cannot_resume"
-
-
-class _AssetsHandler(ocp.CheckpointHandler):
-    """Lets orbax write the assets folder inside the same atomic step as the weights."""
-
-    def save(self, directory: epath.Path, args: _AssetsSave) -> None:
-        write_assets(Path(directory), args.assets)
-        (Path(directory) / EXPERIMENT_FILE).write_text(args.experiment.to_json(), encoding="utf-8")
-
-    def restore(self, directory: epath.Path, args: Any = None) -> None:
-        raise NotImplementedError("Assets are read by training.pi05.checkpoint.step_directory.read_assets.")
-
-
-@ocp.args.register_with_handler(_AssetsHandler, for_save=True)
-@dataclasses.dataclass
-class _AssetsSave(ocp.args.CheckpointArgs):
-    assets: Assets
-    experiment: Experiment
-
-
-@ocp.args.register_with_handler(_AssetsHandler, for_restore=True)
-@dataclasses.dataclass
-class _AssetsRestore(ocp.args.CheckpointArgs):
-    """orbax wants a pair; a restore never names the assets item."""
 
 
 class RunCheckpoints:
@@ -71,7 +49,7 @@ class RunCheckpoints:
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             item_handlers={
-                "assets": _AssetsHandler(),
+                "assets": AssetsHandler(),
                 "params": ocp.PyTreeCheckpointHandler(),
                 "train_state": ocp.PyTreeCheckpointHandler(),
             },
@@ -96,7 +74,7 @@ class RunCheckpoints:
         """Start saving; the directory N holds the state after N + 1 updates. Returns N."""
         step = int(state.step) - 1
         items = ocp.args.Composite(
-            assets=_AssetsSave(self._assets_at(step), self._experiment),
+            assets=SaveAssets(functools.partial(self._write_assets, step)),
             params=ocp.args.PyTreeSave(as_saved(state.served_params)),
             train_state=ocp.args.PyTreeSave(_saved_state(state)),
         )
@@ -107,8 +85,8 @@ class RunCheckpoints:
         """Until everything started is on disk."""
         self._manager.wait_until_finished()
 
-    def restore(self, fresh: TrainState) -> TrainState:
-        """The newest state, in the shapes of `fresh`.
+    def restore(self, template: TrainState) -> TrainState:
+        """The newest state. The template gives the shapes, and may give shardings: it needs no arrays (`eval_shape`).
 
         Raises:
             CannotResume: no step was saved yet, or its tree is not this experiment's.
@@ -116,10 +94,10 @@ class RunCheckpoints:
         step = self.latest
         if step is None:
             raise CannotResume(f"{self._manager.directory} holds no saved step to resume. Start anew with --overwrite.")
-        template = {"train_state": _saved_state(fresh), "params": as_saved(fresh.served_params)}
+        trees = {"train_state": _saved_state(template), "params": as_saved(template.served_params)}
         args = {
-            name: ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
-            for name, tree in template.items()
+            name: ocp.args.PyTreeRestore(tree, restore_args=jax.tree.map(_restore_argument, tree))
+            for name, tree in trees.items()
         }
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
@@ -129,24 +107,36 @@ class RunCheckpoints:
                 f"{folder} cannot be restored: it is damaged, or of another model ({str(error)[:200]}). "
                 "Delete that folder to resume from the step before, or start anew with --overwrite."
             ) from error
-        return _restored_state(fresh, restored["train_state"], restored["params"])
+        return _restored_state(template, restored["train_state"], restored["params"])
 
-    def _assets_at(self, step: int) -> Assets:
+    def _write_assets(self, step: int, folder: Path) -> None:
         spec = self._assets.spec
         checkpoint = dataclasses.replace(spec.policy.checkpoint, step=step, run_id=self._run_id)
         policy = dataclasses.replace(spec.policy, checkpoint=checkpoint)
-        return dataclasses.replace(self._assets, spec=dataclasses.replace(spec, policy=policy))
+        write_assets(folder, dataclasses.replace(self._assets, spec=dataclasses.replace(spec, policy=policy)))
+        (folder / EXPERIMENT_FILE).write_text(self._experiment.to_json(), encoding="utf-8")
 
 
-def _saved_state(state: TrainState) -> dict[str, Any]:
-    """openpi's layout: with averaging, `params/` holds the averaged weights and this the raw ones, else none."""
-    return {
-        "step": state.step,
-        "params": {} if state.ema_params is None else _with_value(state.params),
-        "model_def": None,
-        "opt_state": jax.tree.map(_named, state.opt_state, is_leaf=lambda node: isinstance(node, dict)),
-        "ema_params": None,
-    }
+def _restore_argument(leaf: Any) -> ocp.ArrayRestoreArgs:
+    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return ocp.ArrayRestoreArgs(sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype)
+
+
+class _SavedState(flax.struct.PyTreeNode):
+    """A train state as openpi writes it; its order of fields is that of the file."""
+
+    step: Any
+    params: Any
+    """With averaging, `params/` holds the averaged weights and this the raw ones; else nothing."""
+    model_def: None
+    opt_state: Any
+    ema_params: None
+
+
+def _saved_state(state: TrainState) -> _SavedState:
+    params = {} if state.ema_params is None else _with_value(state.params)
+    moments = jax.tree.map(_named, state.opt_state, is_leaf=lambda node: isinstance(node, dict))
+    return _SavedState(state.step, params, None, moments, None)
 
 
 def _named(node: Any) -> Any:
@@ -154,13 +144,12 @@ def _named(node: Any) -> Any:
     return _with_value(node) if isinstance(node, dict) else node
 
 
-def _restored_state(fresh: TrainState, saved: dict[str, Any], served: dict[str, Any]) -> TrainState:
+def _restored_state(template: TrainState, saved: _SavedState, served: dict[str, Any]) -> TrainState:
     served_params = _without_value(served["params"])
-    averages = fresh.ema_params is not None
-    # orbax gives tuples back as lists and maps; the order of the leaves is the same.
-    opt_state = jax.tree.unflatten(jax.tree.structure(fresh.opt_state), jax.tree.leaves(saved["opt_state"]))
-    params = _without_value(saved["params"]) if averages else served_params
-    return TrainState(saved["step"], params, opt_state, served_params if averages else None)
+    averages = template.ema_params is not None
+    opt_state = jax.tree.unflatten(jax.tree.structure(template.opt_state), jax.tree.leaves(saved.opt_state))
+    params = _without_value(saved.params) if averages else served_params
+    return TrainState(saved.step, params, opt_state, served_params if averages else None)
 
 
 def _with_value(tree: Any) -> Any:

@@ -15,6 +15,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from policy_protocol.errors import ChunkwireError
 from policy_protocol.spec import Family
 from training.pi05.model.config import SLOTS, GemmaConfig, ModelConfig, SigLIPConfig
+from training.pi05.model.lora import is_lora
 from training.pi05.model.pi import ModelInput, PiModel
 
 __all__ = [
@@ -30,6 +31,13 @@ __all__ = [
 
 Flat: TypeAlias = Mapping[str, Any]
 """`PaliGemma/llm/final_norm/scale` -> array (or anything with a shape)."""
+
+
+_OWN_PARTS: Mapping[Family, tuple[str, ...]] = {
+    "pi0": ("state_proj", "action_time_mlp_in", "action_time_mlp_out"),
+    "pi05": ("time_mlp_in", "time_mlp_out"),
+}
+"""Projections that only the one family has."""
 
 
 class ParamsMismatch(ChunkwireError):
@@ -77,7 +85,8 @@ def check_params(flat: Flat, config: ModelConfig, source: str) -> None:
     """Compare a tree with the model, leaf by leaf.
 
     Raises:
-        ParamsMismatch: leaves are missing, unexpected or of another shape; lists up to eight of each kind.
+        ParamsMismatch: leaves are missing, unexpected or of another shape; says what the tree is instead, when it is
+            known, and lists up to eight of each kind.
     """
     expected = param_shapes(config)
     wrong = [
@@ -86,6 +95,7 @@ def check_params(flat: Flat, config: ModelConfig, source: str) -> None:
         if tuple(flat[path].shape) != expected[path].shape
     ]
     lines = [
+        *_differences(flat, expected, config),
         *_listed("missing", sorted(expected.keys() - flat.keys())),
         *_listed("unexpected", sorted(flat.keys() - expected.keys())),
         *_listed("of the wrong shape", wrong),
@@ -94,6 +104,20 @@ def check_params(flat: Flat, config: ModelConfig, source: str) -> None:
         raise ParamsMismatch(
             f"The parameters in {source} are not those of this {config.family} model. " + " ".join(lines)
         )
+
+
+def _differences(flat: Flat, expected: Flat, config: ModelConfig) -> list[str]:
+    """What kind of tree this is, where its leaves tell."""
+    said = []
+    if any(map(is_lora, flat)) and not any(map(is_lora, expected)):
+        said.append("It holds LoRA leaves: merge them first with `train merge CHECKPOINT OUT`.")
+    if not any(map(is_lora, flat)) and any(map(is_lora, expected)):
+        said.append("The model has LoRA leaves and it holds none.")
+    for family, parts in _OWN_PARTS.items():
+        held = [part for part in parts if f"{part}/kernel" in flat]
+        if held and family != config.family:
+            said.append(f"It holds {family} weights ({', '.join(held)}).")
+    return said
 
 
 def _listed(kind: str, leaves: list[str]) -> list[str]:

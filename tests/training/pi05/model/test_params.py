@@ -20,7 +20,7 @@ from training.pi05.model.params import (
     unflatten,
 )
 
-PRESETS = pytest.mark.parametrize("name", ["pi05", "pi0", "pi05_small"])
+PRESETS = pytest.mark.parametrize("name", ["pi05", "pi0", "pi05_lora", "pi0_lora", "pi05_small"])
 
 
 @pytest.mark.parametrize(("name", "leaves", "parameters"), [("pi05", 51, 3_353_433_872), ("pi0", 50, 3_238_048_528)])
@@ -79,7 +79,17 @@ def test_an_unexpected_leaf_is_named(tiny_pi05):
     flat = {**flatten(tiny_pi05.params), "PaliGemma/llm/layers/attn/q_einsum/lora_a": np.zeros(1)}
     assert message_of(flat, tiny_pi05.config) == (
         "The parameters in runs/a/9/params are not those of this pi05 model. "
+        "It holds LoRA leaves: merge them first with `train merge CHECKPOINT OUT`. "
         "1 unexpected: PaliGemma/llm/layers/attn/q_einsum/lora_a."
+    )
+
+
+def test_plain_weights_in_a_lora_model_say_so(tiny_pi05):
+    lora = dataclasses.replace(tiny_pi05.config, expert=dataclasses.replace(tiny_pi05.config.expert, lora_rank=4))
+    message = message_of(flatten(tiny_pi05.params), lora)
+    assert message.startswith(
+        "The parameters in runs/a/9/params are not those of this pi05 model. "
+        "The model has LoRA leaves and it holds none. 10 missing: PaliGemma/llm/layers/attn/attn_vec_einsum_1/lora_a, "
     )
 
 
@@ -93,10 +103,18 @@ def test_a_misshapen_leaf_is_named_with_both_shapes(tiny_pi05):
 
 def test_a_pi0_tree_in_a_pi05_model_lists_what_differs_and_counts_the_rest(tiny_pi0, tiny_pi05):
     message = message_of(flatten(tiny_pi0.params), tiny_pi05.config)
-    assert "are not those of this pi05 model" in message
+    assert message.startswith(
+        "The parameters in runs/a/9/params are not those of this pi05 model. "
+        "It holds pi0 weights (state_proj, action_time_mlp_in, action_time_mlp_out). 10 missing: "
+    )
     for part in ("10 missing:", "9 unexpected:", "time_mlp_in/kernel", "action_time_mlp_in/kernel", "and 2 more"):
         assert part in message
     assert len(re.findall("time_mlp_out/kernel", message)) >= 1
+
+
+def test_a_pi05_tree_in_a_pi0_model_is_told_by_its_own_parts(tiny_pi0, tiny_pi05):
+    message = message_of(flatten(tiny_pi05.params), tiny_pi0.config)
+    assert "this pi0 model. It holds pi05 weights (time_mlp_in, time_mlp_out). " in message
 
 
 def test_a_tree_of_something_else_names_the_first_leaf_that_it_lacks():

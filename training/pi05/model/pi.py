@@ -21,7 +21,7 @@ from training.pi05.model.gemma import Gemma, KVCache
 from training.pi05.model.modulation import Modulations
 from training.pi05.model.siglip import SigLIP
 
-__all__ = ["ModelInput", "PiModel", "time_embedding"]
+__all__ = ["ModelInput", "PiModel", "Prefix", "time_embedding"]
 
 
 class ModelInput(flax.struct.PyTreeNode):

@@ -80,15 +80,17 @@ class Session:
         message = decoded.value
         if not is_envelope(message):
             return Question((message,), None, False, None, decoded.encoding, None)
-        request = InferRequest.from_wire(message)
+        return self.admit(InferRequest.from_wire(message), decoded.encoding)
+
+    def admit(self, request: InferRequest, encoding: ArrayEncoding = ArrayEncoding.OPENPI) -> Question:
+        """Take an envelope request, whichever transport decoded it, apart into rows.
+
+        Raises:
+            InvalidObservation: its batch is too large, or an array has no leading axis of it.
+        """
         observations = self._rows(request) if request.batch is not None else (request.observation,)
         return Question(
-            observations,
-            request.noise_seed,
-            request.batch is not None,
-            request.deadline_ms,
-            decoded.encoding,
-            request.id,
+            observations, request.noise_seed, request.batch is not None, request.deadline_ms, encoding, request.id
         )
 
     def answer(self, question: Question, chunk: ActionChunk) -> bytes:
@@ -142,6 +144,8 @@ class Session:
 def _row_of(key: str, value: Any, row: int, batch: int) -> Any:
     if isinstance(value, str):
         return value
+    if isinstance(value, Mapping):
+        return {name: _row_of(f"{key}/{name}", inner, row, batch) for name, inner in value.items()}
     is_sequence = isinstance(value, list) or (isinstance(value, np.ndarray) and value.ndim > 0)
     if is_sequence and len(value) == batch:
         return value[row]

@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 
 from policy_protocol import InferReply, InferRequest, PolicySpec, pack, unpack
 
-from .conftest import CHECKPOINT, LIBERO, SERVE, TOKENIZER
+from .conftest import CHECKPOINT, LIBERO, SERVE, TOKENIZER, ServerProcess
 
 
 @contextlib.contextmanager
@@ -217,6 +217,18 @@ def test_many_clients_are_served_at_once(server, observation):
     assert shapes == [(20, 7)] * 24
 
 
+def test_a_released_policy_is_served_by_its_name(environment, observation):
+    """The tiny checkpoint lies under LIBERO's asset id, so openpi's own spec serves it, with its chunks of 10."""
+    arguments = ["--checkpoint", CHECKPOINT, "--spec", "pi05_libero", "--tokenizer", TOKENIZER]
+    server = ServerProcess([*arguments, "--batch-sizes", "1", "--port", 0], environment)
+    try:
+        server.wait_ready()
+        client = WebsocketClientPolicy("127.0.0.1", server.port)
+        assert client.infer(observation)["actions"].shape == (10, 7)
+    finally:
+        server.stop()
+
+
 def run_serve(environment, *arguments):
     return subprocess.run([SERVE, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=120)
 
@@ -258,6 +270,10 @@ def test_damaged_weights_are_said_so_in_one_line(environment, spec_file, tmp_pat
         (["--checkpoint", "nowhere"], "There is no checkpoint at nowhere"),
         (["--checkpoint", CHECKPOINT.parent], f"is a run, not a step. Pass one of its steps: {CHECKPOINT}"),
         (["--checkpoint", CHECKPOINT], "has no assets/policy_spec.json"),
+        (
+            ["--checkpoint", CHECKPOINT, "--spec", "pi05_libro"],
+            "Did you mean 'pi05_libero'? Built in: pi05",
+        ),
         (["--checkpoint", CHECKPOINT, "--spec", "nowhere.json"], "nowhere.json cannot be read"),
         (["--checkpoint", CHECKPOINT, "--spec", TOKENIZER], "is no policy spec: it is not text"),
         (["--checkpoint", CHECKPOINT, "--port", 99999], "Invalid value for '--port'"),

@@ -59,6 +59,12 @@ def test_a_batch_is_taken_apart_by_rows(session):
     assert len({question.row_seed(row) for row in range(3)}) == 3
 
 
+def test_a_batch_is_taken_apart_inside_nested_maps_too(session):
+    observation = {"images": {"cam_high": np.arange(6.0).reshape(3, 2)}, "prompt": "all the same"}
+    question = session.understand(pack(InferRequest(1, observation, batch=3).to_wire()))
+    assert [row["images"]["cam_high"].tolist() for row in question.observations] == [[0, 1], [2, 3], [4, 5]]
+
+
 def test_a_batch_may_have_a_prompt_for_each_row(session):
     question = session.understand(pack(InferRequest(1, {"prompt": ["a", "b"]}, batch=2).to_wire()))
     assert [row["prompt"] for row in question.observations] == ["a", "b"]
@@ -70,6 +76,7 @@ def test_a_batch_may_have_a_prompt_for_each_row(session):
         (InferRequest(1, {"state": np.zeros((2, 3))}, batch=3), "state must have a leading axis of 3"),
         (InferRequest(1, {"state": np.float32(1)}, batch=3), "state must have a leading axis of 3"),
         (InferRequest(1, {"state": [[1], [1, 2]]}, batch=3), "state must have a leading axis of 3"),
+        (InferRequest(1, {"images": {"top": np.zeros((2, 3))}}, batch=3), "images/top must have a leading axis of 3"),
         (InferRequest(1, {"state": np.zeros((9, 3))}, batch=9), "batch is 9 but this server takes at most 8"),
     ],
 )

@@ -121,8 +121,16 @@ def test_an_empty_observation_holds_nothing(transform):
             np.full((4, 4, 3), np.nan),
             "observation/image is a float image with values from nan to nan; floats must lie in 0..1. Send uint8.",
         ),
+        (
+            np.full((4, 4, 3), np.inf),
+            "observation/image is a float image with values from inf to inf; floats must lie in 0..1. Send uint8.",
+        ),
+        (
+            np.full((4, 4, 3), -0.5),
+            "observation/image is a float image with values from -0.5 to -0.5; floats must lie in 0..1. Send uint8.",
+        ),
     ],
-    ids=["rank 2", "rank 4", "two channels", "empty", "int64", "float to 255", "NaN"],
+    ids=["rank 2", "rank 4", "two channels", "empty", "int64", "float to 255", "NaN", "infinity", "negative"],
 )
 def test_an_image_of_another_rank_dtype_or_range_is_refused(transform, image, expected):
     assert message_of(transform, image=image) == ("observation/image", expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 
 from policy_protocol.errors import ChunkwireError, did_you_mean
 from training.commands.convert import convert_command
+from training.commands.merge import merge_command
 from training.commands.stats import stats_command
 from training.experiment import ExperimentInvalid
 
@@ -22,10 +24,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Train a policy: `train EXPERIMENT --exp-name NAME`. The verbs below prepare its dataset.",
 )
-_VERBS = ("run", "list", "convert", "stats")
+_VERBS = ("run", "list", "convert", "stats", "merge")
 
 app.command("convert")(convert_command)
 app.command("stats")(stats_command)
+app.command("merge")(merge_command)
 
 
 @app.command("run")
@@ -37,6 +40,14 @@ def run_command(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Override a setting: --set optimizer.peak_lr=1e-4. Repeatable.")
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Weights to start from: path or URL of a step, its params, a model.safetensors or an .npz."),
+    ] = None,
+    init_fresh: Annotated[
+        list[str] | None,
+        typer.Option(help="Pattern of leaves that may start at random though --init has others. Repeatable."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete a run of that name and start anew.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
 ) -> None:
@@ -46,8 +57,9 @@ def run_command(
     from training.experiment import override
     from training.experiments import find_experiment
 
-    chosen = [*([] if dataset is None else [f"dataset={dataset}"]), *(settings or [])]
-    configured = override(find_experiment(experiment), chosen)
+    named = {"dataset": None if dataset is None else str(dataset), "init": init, "init_fresh": init_fresh or None}
+    chosen = [f"{name}={json.dumps(value)}" for name, value in named.items() if value is not None]
+    configured = override(find_experiment(experiment), [*chosen, *(settings or [])])
     from training.loop import train
     from training.pi05.compile_cache import use_compile_cache
 

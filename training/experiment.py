@@ -70,6 +70,12 @@ class Experiment:
     augment: bool = False
     """Crop, turn and recolour the training images at random. openpi always does: set it to train as openpi trains.
     A batch of 32 with two 224x224 cameras costs 0.3 s on two CPU cores."""
+    init: str = ""
+    """Weights to start from: path or URL of a step directory, its `params`, a `model.safetensors` or its folder, or a
+    PaliGemma `.npz`. Empty starts from scratch."""
+    init_fresh: tuple[str, ...] = ()
+    """Patterns of leaves that start at random where `init` has none of that shape; LoRA's always may. A star stands for
+    any letters, slashes too."""
     execution_horizon: int = 10
     """Steps of a chunk that a client runs before it asks again."""
     denoising_steps: int = 10
@@ -83,6 +89,8 @@ class Experiment:
         for name in ("batch_size", "steps", "save_every", "log_every", "denoising_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.init_fresh and not self.init:
+            raise ValueError("init_fresh (--init-fresh) says which leaves of init (--init) may be missing; set init too.")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative: {self.seed}.")
         if not 0 <= self.optimizer.warmup_steps < self.decay_steps:

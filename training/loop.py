@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ from training.checkpoints import RunCheckpoints
 from training.data import Dataset, Loader, compute_norm_stats, default_cache_root, fingerprint, open_frame_cache
 from training.data.prefetch import Prefetch
 from training.experiment import Experiment
+from training.init_report import report_lines, write_report
+from training.initial_params import InitialParams
 from training.pi05.checkpoint.step_directory import Assets
+from training.pi05.model.params import param_shapes, unflatten
 from training.pi05.transforms.observation import ObservationTransform, trained_prompt_lengths
 from training.pi05.transforms.tokenizer import Tokenizer
 from training.policy_spec import WIRE_PREFIX, build_spec
@@ -67,21 +71,36 @@ def train(experiment: Experiment, run: str, base: Path, *, overwrite: bool = Fal
         resume: go on from its newest checkpoint; the losses are those of an uninterrupted run.
 
     Raises:
-        ChunkwireError: the dataset, the run's folder or the settings are not usable, or the run diverged (`Diverged`).
+        ChunkwireError: the dataset, the weights, the run's folder or the settings are not usable, or the run diverged
+            (`Diverged`).
         Stopped: a signal ended the run; the state reached is saved.
     """
     directory = run_directory(base, experiment, run)
     check_run(directory, experiment, overwrite=overwrite, resume=resume)
+    initial = None if resume else InitialParams.plan(experiment)
     inputs = _open_inputs(experiment, run)
-    facts = begin_run(directory, experiment, inputs.facts, overwrite=overwrite, resume=resume)
     key = jax.random.key(experiment.seed)
-    state = init_state(experiment, jax.random.fold_in(key, 2**31 - 1))
+    state = _state_shapes(experiment) if initial is None else _first_state(experiment, initial, key)
+    facts = begin_run(directory, experiment, inputs.facts, overwrite=overwrite, resume=resume)
     with RunCheckpoints(directory, inputs.assets, experiment, facts.run_id) as checkpoints:
-        if resume:
+        if initial is None:
             state = checkpoints.restore(state)
+        else:
+            write_report(initial, directory)
         _run(experiment, inputs, state, key, checkpoints, directory)
         checkpoints.wait()
         return directory / str(checkpoints.latest)
+
+
+def _first_state(experiment: Experiment, initial: InitialParams, key: jax.Array) -> TrainState:
+    for line in report_lines(initial):
+        print(line, file=sys.stderr, flush=True)
+    return init_state(experiment, initial.make(jax.random.fold_in(key, 2**31 - 1)))
+
+
+def _state_shapes(experiment: Experiment) -> TrainState:
+    """What a restored state must look like, without a second one in memory."""
+    return jax.eval_shape(lambda params: init_state(experiment, params), unflatten(param_shapes(experiment.model)))
 
 
 def _open_inputs(experiment: Experiment, run: str) -> _Inputs:

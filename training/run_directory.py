@@ -100,10 +100,17 @@ def _read(path: Path) -> Any:
         raise CannotResume(f"{path} is missing or damaged ({error}). Start anew with --overwrite.") from error
 
 
+def _began_with(directory: Path) -> Any:
+    """The settings of the run; those that are younger than it have their defaults."""
+    tree = _read(directory / EXPERIMENT_FILE)
+    try:
+        return to_json(from_json(Experiment, tree))
+    except SpecInvalid:
+        return tree  # of a version with other settings: they are told as changed
+
+
 def _check_settings(directory: Path, experiment: Experiment) -> None:
-    before, now = (
-        traverse_util.flatten_dict(tree, sep=".") for tree in (_read(directory / EXPERIMENT_FILE), to_json(experiment))
-    )
+    before, now = (traverse_util.flatten_dict(tree, sep=".") for tree in (_began_with(directory), to_json(experiment)))
     changed = [
         f"{name} was {before.get(name)}, is {now.get(name)}"
         for name in sorted(before.keys() | now.keys())

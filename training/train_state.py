@@ -8,10 +8,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from training.experiment import Experiment, OptimizerConfig
-from training.pi05.model.params import init_params
 
 __all__ = ["TrainState", "init_state", "learning_rate", "optimizer"]
 
@@ -51,9 +50,8 @@ def optimizer(config: OptimizerConfig, decay_steps: int) -> optax.GradientTransf
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
 
 
-def init_state(experiment: Experiment, key: PRNGKeyArray) -> TrainState:
-    """A fresh state."""
-    params = init_params(experiment.model, key)
+def init_state(experiment: Experiment, params: PyTree[Float[Array, "..."]]) -> TrainState:
+    """The state before the first update."""
     averaged = None if experiment.optimizer.ema_decay is None else jax.tree.map(jnp.array, params)
     return TrainState(
         jnp.int32(0), params, optimizer(experiment.optimizer, experiment.decay_steps).init(params), averaged

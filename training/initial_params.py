@@ -1,0 +1,133 @@
+"""The parameters that a run starts from: fresh ones, or a base's with the leaves that it lacks fresh."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from training.experiment import Experiment, ExperimentInvalid
+from training.pi05.checkpoint.base_weights import BaseWeights, open_base_weights
+from training.pi05.checkpoint.step_directory import CheckpointInvalid
+from training.pi05.model.config import ModelConfig
+from training.pi05.model.lora import is_lora
+from training.pi05.model.params import (
+    ParamsMismatch,
+    check_params,
+    flatten,
+    init_params,
+    param_shapes,
+    unflatten,
+)
+
+__all__ = ["InitialParams"]
+
+
+@dataclass(frozen=True)
+class InitialParams:
+    """Which leaf comes from where, decided before anything is read."""
+
+    model: ModelConfig
+    base: BaseWeights | None
+    """None starts from scratch."""
+    taken: tuple[str, ...]
+    """Leaves that come from the base."""
+    fresh: tuple[str, ...]
+    """Leaves that start at random."""
+
+    @classmethod
+    def plan(cls, experiment: Experiment) -> InitialParams:
+        """Find the experiment's base weights and compare them with its model, leaf by leaf.
+
+        Raises:
+            CheckpointInvalid, DownloadFailed: there are no usable weights.
+            ParamsMismatch: a leaf is missing, unexpected or misshapen that may not start fresh.
+            ExperimentInvalid: a pattern of `init_fresh` matches no leaf.
+        """
+        expected = param_shapes(experiment.model)
+        if not experiment.init:
+            return cls(experiment.model, None, (), tuple(expected))
+        _check_patterns(experiment.init_fresh, expected)
+        base = open_base_weights(experiment.init, vision_heads=experiment.model.vision.heads)
+        held = {path for path, leaf in base.shapes.items() if path in expected and leaf.shape == expected[path].shape}
+        fresh = {path for path in expected.keys() - held if _may_be_fresh(path, experiment.init_fresh)}
+        _check(base, expected, fresh, experiment)
+        return cls(
+            experiment.model,
+            base,
+            tuple(path for path in expected if path not in fresh),
+            tuple(path for path in expected if path in fresh),
+        )
+
+    def make(self, key: PRNGKeyArray) -> PyTree[Array]:
+        """The parameters in float32, each leaf restored straight to the device or made there, and none of them twice.
+
+        Raises:
+            CheckpointInvalid: the base is damaged, or holds NaN or infinity (names the leaves).
+        """
+        if self.base is None:
+            return init_params(self.model, key)
+        taken = self.base.read(self.taken, jnp.float32, _on_one_device)
+        _check_finite(taken, self.base.source)
+        return unflatten({**taken, **_fresh_leaves(self.model, key, self.fresh)})
+
+
+def _may_be_fresh(path: str, patterns: Sequence[str]) -> bool:
+    return is_lora(path) or any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def _check_patterns(patterns: Sequence[str], expected: Collection[str]) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(path, pattern) for path in expected):
+            raise ExperimentInvalid(
+                f"--init-fresh {pattern!r} matches no leaf of the model, such as {min(expected)}. "
+                "A star stands for any letters, slashes too."
+            )
+
+
+def _check(base: BaseWeights, expected: Mapping[str, Any], fresh: Collection[str], experiment: Experiment) -> None:
+    complete = {**base.shapes, **{path: expected[path] for path in fresh}}
+    try:
+        check_params(complete, experiment.model, base.source)
+    except ParamsMismatch as error:
+        if complete.keys() - expected.keys():
+            raise  # what is too much is not made good by fresh leaves
+        raise ParamsMismatch(f"{error.message} {_advice(base, experiment.model)}") from error
+
+
+def _advice(base: BaseWeights, model: ModelConfig) -> str:
+    if base.kind != "PaliGemma":
+        return "Leaves that may start fresh are named by --init-fresh PATTERN."
+    own = ("action_*", "time_mlp_*") if model.pi05 else ("action_*", "state_proj/*")
+    flags = " ".join(f"--init-fresh '{pattern}'" for pattern in ("PaliGemma/llm/*_1/*", *own))
+    return f"A PaliGemma has no action expert: let it start fresh with {flags}."
+
+
+def _on_one_device(path: str, shape: tuple[int, ...]) -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+def _fresh_leaves(model: ModelConfig, key: PRNGKeyArray, paths: Collection[str]) -> dict[str, Array]:
+    """Those leaves of `init_params` alone: the compiler drops what makes the others."""
+
+    def make(key: PRNGKeyArray) -> dict[str, Array]:
+        made = flatten(init_params(model, key))
+        return {path: made[path] for path in paths}
+
+    return jax.jit(make)(key) if paths else {}
+
+
+def _check_finite(leaves: Mapping[str, Array], source: str) -> None:
+    finite = jax.jit(lambda leaves: {path: jnp.isfinite(leaf).all() for path, leaf in leaves.items()})(leaves)
+    wrong = sorted(path for path, good in finite.items() if not good)
+    if wrong:
+        more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        raise CheckpointInvalid(
+            f"The weights of {source} hold NaN or infinity in {', '.join(wrong[:8])}{more}. "
+            "Start from another checkpoint."
+        )

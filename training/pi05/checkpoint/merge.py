@@ -1,0 +1,60 @@
+"""A plain step directory from a LoRA one."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from policy_protocol.spec import PolicySpec
+from training.pi05.checkpoint.assets_item import AssetsHandler, SaveAssets
+from training.pi05.checkpoint.step_directory import SPEC_FILE, CheckpointInvalid, find_step
+from training.pi05.checkpoint.weights import as_saved, read_params
+from training.pi05.model.lora import is_lora, merge_lora
+from training.pi05.model.params import count_params, unflatten
+
+__all__ = ["merge_checkpoint"]
+
+
+def merge_checkpoint(checkpoint: Path, out: Path) -> int:
+    """Write a step directory with the LoRA leaves merged into the weights, in float32, and the assets copied.
+
+    It has `params` and `assets` but no `train_state`: the optimizer's moments are those of the LoRA leaves.
+
+    Returns:
+        How many LoRA leaves were merged.
+
+    Raises:
+        CheckpointInvalid: `checkpoint` is no step directory or holds no LoRA leaf, or `out` exists.
+    """
+    step = find_step(checkpoint)
+    if out.exists():
+        raise CheckpointInvalid(f"{out} exists. Name a folder that does not, or delete it first.")
+    flat = read_params(step, np.float32)
+    lora = sum(map(is_lora, flat))
+    if not lora:
+        raise CheckpointInvalid(f"{step} holds no LoRA leaves, so there is nothing to merge: use it as it is.")
+    merged = merge_lora(flat)
+    del flat
+    handlers = {"params": ocp.PyTreeCheckpointHandler(), "assets": AssetsHandler()}
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as checkpointer:
+        items = ocp.args.Composite(
+            params=ocp.args.PyTreeSave(as_saved(unflatten(merged))),
+            assets=SaveAssets(lambda folder: _copy_assets(step / "assets", folder, count_params(merged))),
+        )
+        checkpointer.save(out.absolute(), items)
+    return lora
+
+
+def _copy_assets(source: Path, folder: Path, parameters: int) -> None:
+    if not source.is_dir():
+        return
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    spec = folder / SPEC_FILE
+    if spec.exists():
+        plain = PolicySpec.read(spec)
+        policy = dataclasses.replace(plain.policy, parameter_count=parameters)
+        spec.write_text(dataclasses.replace(plain, policy=policy).to_json(), encoding="utf-8")

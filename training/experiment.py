@@ -90,7 +90,7 @@ class Experiment:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.init_fresh and not self.init:
-            raise ValueError("init_fresh (--init-fresh) says which leaves of init (--init) may be missing; set init too.")
+            raise ValueError("init_fresh (--init-fresh) says what init (--init) may lack, but there is no init.")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative: {self.seed}.")
         if not 0 <= self.optimizer.warmup_steps < self.decay_steps:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from websockets.asyncio.server import Server
 
 from policy_protocol.errors import ChunkwireError, Draining
-from policy_server.batcher import Batcher
+from policy_server.engine.batcher import Batcher
 from policy_server.log import log
-from policy_server.websocket import PolicyServer
+from policy_server.service import PolicyService
+from policy_server.transports.websocket import WebSocketTransport
 from training.pi05.policy import Policy
 
 __all__ = ["CannotListen", "Interrupted", "run_server"]
@@ -48,8 +49,8 @@ def run_server(policy: Policy, host: str, port: int, batch_sizes: Sequence[int])
 async def _run(policy: Policy, host: str, port: int, batch_sizes: Sequence[int]) -> None:
     started, stop = time.monotonic(), _Stop()
     batcher = Batcher(policy, batch_sizes)
-    server = PolicyServer(policy.spec, policy.transform, batcher)
-    listening = await _listen(server, host, port)
+    service = PolicyService(policy.spec, policy.transform, batcher)
+    listening = await _listen(WebSocketTransport(service), host, port)
     bound = next(iter(listening.sockets)).getsockname()[1]
     if host not in _LOOPBACK:
         log.warning("bound to %s without a key: anyone who reaches this port can use the policy", host)
@@ -57,21 +58,23 @@ async def _run(policy: Policy, host: str, port: int, batch_sizes: Sequence[int])
     try:
         await asyncio.to_thread(batcher.compile, lambda done, total, shape: _progress(stop, done, total, shape))
         batcher.start()
-        server.set_ready()
+        service.set_ready()
         log.info("ready on ws://%s:%d after %.1f s", host, bound, time.monotonic() - started)
         await stop.wait()
         log.info("draining: finishing what is in flight")
     except Draining:
         log.info("stopped while compiling")
-    await server.drain(listening)
+    await service.drain()
+    listening.close()
+    await listening.wait_closed()
     await asyncio.to_thread(batcher.stop)
     if stop.number == signal.SIGINT:
         raise Interrupted("interrupted; everything in flight was answered.")
 
 
-async def _listen(server: PolicyServer, host: str, port: int) -> Server:
+async def _listen(transport: WebSocketTransport, host: str, port: int) -> Server:
     try:
-        return await server.listen(host, port)
+        return await transport.listen(host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             advice = f"Port {port} on {host} is taken. Stop what uses it, or pass --port (0 takes a free one)."

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from policy_protocol.errors import DeadlineExceeded, InternalError, Overloaded
-from policy_server.batcher import Batcher
+from policy_server.engine.batcher import Batcher
 
 
 class CountingPolicy:

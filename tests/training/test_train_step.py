@@ -1,0 +1,140 @@
+"""One update: openpi's own three steps, from its key to its parameters; and what augmentation changes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from training.augment import augment
+from training.experiment import Experiment, OptimizerConfig
+from training.pi05.model.params import flatten
+from training.samples import Samples
+from training.train_state import TrainState, optimizer
+from training.train_step import make_loss, make_train_step
+
+QUICK = {"xla_cpu_use_fusion_emitters": False}
+"""A third of the time in the compiler, where these tests spend theirs."""
+REAL_CAMERAS = ("base_0_rgb", "left_wrist_0_rgb")
+"""openpi computed a third one too, absent in every row."""
+
+
+def experiment_of(tiny, **settings):
+    model = dataclasses.replace(tiny.config, dtype=settings.pop("dtype", "float32"), remat=False)
+    schedule = OptimizerConfig(peak_lr=1e-3, end_lr=1e-4, warmup_steps=2)
+    return Experiment("tiny", model, "recorded", steps=100, optimizer=schedule, **settings)
+
+
+def fresh_state(experiment, params):
+    params, averaged = jax.tree.map(jnp.array, params), jax.tree.map(jnp.array, params)
+    return TrainState(
+        jnp.int32(0), params, optimizer(experiment.optimizer, experiment.decay_steps).init(params), averaged
+    )
+
+
+def samples_of(tiny):
+    actions = tiny.recorded["in/actions"]
+    return Samples(tiny.inputs_of(*REAL_CAMERAS), actions, np.ones_like(actions))
+
+
+@dataclasses.dataclass
+class Trained:
+    """Three steps, theirs and ours; parameters as one vector of how far each moved, every fourth of each leaf."""
+
+    reported: np.ndarray
+    reports: np.ndarray
+    moved: np.ndarray
+    moves: np.ndarray
+    average_moved: np.ndarray
+    average_moves: np.ndarray
+
+
+def train(tiny, openpi_data, dtype):
+    with np.load(openpi_data / f"tiny_pi05_train_{dtype}.npz") as recorded:
+        expected = dict(recorded)
+    experiment, samples = experiment_of(tiny, dtype=dtype), samples_of(tiny)
+    state, reports = fresh_state(experiment, tiny.params), []
+    key = jax.random.wrap_key_data(expected["key_data"])
+    step = make_train_step(experiment).lower(state, key, samples).compile(QUICK)
+    for _ in range(3):
+        state, metrics = step(state, key, samples)
+        reports.append([float(metrics[name]) for name in ("loss", "grad_norm", "param_norm")])
+    assert state.params["action_in_proj"]["kernel"].dtype == np.float32  # the master weights, in either mode
+    start, after = flatten(tiny.params), jax.device_get((flatten(state.params), flatten(state.ema_params)))
+
+    def thin(leaves):
+        return np.concatenate([np.ravel(leaves[path])[::4] for path in start])
+
+    def theirs(kind):
+        return np.concatenate([expected[f"{kind}/{path}"] for path in start])
+
+    origin = thin(start)
+    return Trained(
+        *(expected["infos"], np.array(reports)),
+        *(theirs("params") - origin, thin(after[0]) - origin),
+        *(theirs("ema"), thin(after[1]) - origin),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_pi05, openpi_data):
+    """In float32: the steps draw their noise and times from openpi's key."""
+    return train(tiny_pi05, openpi_data, "float32")
+
+
+@pytest.fixture(scope="module")
+def trained_bf16(tiny_pi05, openpi_data):
+    """float32 weights, bfloat16 compute: how openpi trains."""
+    return train(tiny_pi05, openpi_data, "bfloat16")
+
+
+def distance(ours, theirs):
+    return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+
+
+def cosine(ours, theirs):
+    return ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)
+
+
+def test_three_steps_report_openpis_losses_gradient_norms_and_parameter_norms(trained):
+    np.testing.assert_allclose(trained.reports, trained.reported, rtol=1e-5)
+
+
+def test_three_steps_end_at_openpis_parameters(trained):
+    """Adam divides by the gradient's size, so what is rounding in a gradient of zero is a whole step in a parameter."""
+    assert np.abs(trained.moved).max() > 1e-3
+    assert np.mean(np.abs(trained.moves - trained.moved) > 1e-5) < 1e-3
+    assert distance(trained.moves, trained.moved) < 2e-3
+
+
+def test_the_average_follows_the_parameters_as_openpis(trained):
+    assert np.abs(trained.average_moved).max() > 1e-6
+    assert distance(trained.average_moves, trained.average_moved) < 2e-3
+
+
+def test_in_bfloat16_the_reports_are_openpis_within_its_rounding(trained_bf16):
+    np.testing.assert_allclose(trained_bf16.reports[:, 0], trained_bf16.reported[:, 0], rtol=1e-3)
+    np.testing.assert_allclose(trained_bf16.reports[:, 1], trained_bf16.reported[:, 1], rtol=1e-2)
+    np.testing.assert_allclose(trained_bf16.reports[:, 2], trained_bf16.reported[:, 2], rtol=1e-5)
+
+
+def test_in_bfloat16_the_parameters_move_openpis_way(trained_bf16):
+    assert cosine(trained_bf16.moves, trained_bf16.moved) >= 0.999
+    assert cosine(trained_bf16.average_moves, trained_bf16.average_moved) >= 0.998
+
+
+def test_augmentation_changes_the_images_by_the_first_of_the_steps_three_keys(tiny_pi05):
+    """The loss is that of the images that openpi's key augments, at the noise and times of the other two."""
+    samples, key = samples_of(tiny_pi05), jax.random.key(3)
+    first, _, _ = jax.random.split(key, 3)
+    augmented = samples.replace(inputs=samples.inputs.replace(images=jax.jit(augment)(first, samples.inputs.images)))
+    off, on = (make_loss(experiment_of(tiny_pi05, augment=augment)) for augment in (False, True))
+    plain_loss, loss = jax.jit(
+        lambda params: (off(params, key, samples), on(params, key, samples)), compiler_options=QUICK
+    )(tiny_pi05.params)
+    expected = jax.jit(off, compiler_options=QUICK)(tiny_pi05.params, key, augmented)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert abs(float(loss - plain_loss)) > 1e-4

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from training.experiment import Experiment, ExperimentInvalid
 from training.pi05.checkpoint.base_weights import BaseWeights, open_base_weights
@@ -122,9 +122,13 @@ def _fresh_leaves(model: ModelConfig, key: PRNGKeyArray, paths: Collection[str])
     return jax.jit(make)(key) if paths else {}
 
 
+@jax.jit
+def _finite(leaves: dict[str, Array]) -> dict[str, Bool[Array, ""]]:
+    return {path: jnp.isfinite(leaf).all() for path, leaf in leaves.items()}
+
+
 def _check_finite(leaves: Mapping[str, Array], source: str) -> None:
-    finite = jax.jit(lambda leaves: {path: jnp.isfinite(leaf).all() for path, leaf in leaves.items()})(leaves)
-    wrong = sorted(path for path, good in finite.items() if not good)
+    wrong = sorted(path for path, finite in jax.device_get(_finite(dict(leaves))).items() if not finite)
     if wrong:
         more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise CheckpointInvalid(

@@ -6,7 +6,8 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-import numpy as np
+import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from policy_protocol.spec import PolicySpec
@@ -33,7 +34,8 @@ def merge_checkpoint(checkpoint: Path, out: Path) -> int:
     step = find_step(checkpoint)
     if out.exists():
         raise CheckpointInvalid(f"{out} exists. Name a folder that does not, or delete it first.")
-    flat = read_params(step, np.float32)
+    host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    flat = read_params(step, jnp.float32, lambda path, shape: host)  # jax arrays, as which openpi's are recorded
     lora = sum(map(is_lora, flat))
     if not lora:
         raise CheckpointInvalid(f"{step} holds no LoRA leaves, so there is nothing to merge: use it as it is.")

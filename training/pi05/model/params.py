@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -73,6 +74,11 @@ def init_params(config: ModelConfig, key: PRNGKeyArray) -> PyTree[Array]:
 
 def param_shapes(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape of every leaf, computed without memory."""
+    return dict(_param_shapes(config))
+
+
+@functools.lru_cache(maxsize=16)  # tracing a model takes a second, and one start asks several times
+def _param_shapes(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
     return flatten(jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0)))
 
 

@@ -48,6 +48,7 @@ def serve(
     if dtype not in (None, "bfloat16", "float32"):
         raise typer.BadParameter(f"{dtype!r} is neither bfloat16 nor float32.", param_hint="--dtype")
     # jax takes seconds to load, so it is loaded when there is something to serve.
+    from policy_server.options import ServerOptions
     from policy_server.process import run_server
     from training.pi05.compile_cache import use_compile_cache
     from training.pi05.policy import load_policy
@@ -55,7 +56,7 @@ def serve(
     use_compile_cache(compile_cache)
     policy = load_policy(checkpoint, spec=spec, tokenizer=tokenizer, dtype=dtype)
     log.info("loaded %s: %s, %s parameters", checkpoint, policy.model.family, f"{policy.parameter_count:,}")
-    run_server(policy, host, port, sizes)
+    run_server(policy, ServerOptions(host=host, port=port, batch_sizes=sizes))
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -7,13 +7,11 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Sequence
-
-from websockets.asyncio.server import Server
 
 from policy_protocol.errors import ChunkwireError, Draining
 from policy_server.engine.batcher import Batcher
 from policy_server.log import log
+from policy_server.options import ServerOptions
 from policy_server.service import PolicyService
 from policy_server.transports.websocket import WebSocketTransport
 from training.pi05.policy import Policy
@@ -36,45 +34,45 @@ class Interrupted(ChunkwireError):
     exit_code = 130
 
 
-def run_server(policy: Policy, host: str, port: int, batch_sizes: Sequence[int]) -> None:
+def run_server(policy: Policy, options: ServerOptions) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once.
 
     Raises:
         CannotListen: the port is taken or the address is not this machine's.
         Interrupted: after draining, when the signal was Ctrl-C.
     """
-    asyncio.run(_run(policy, host, port, batch_sizes))
+    asyncio.run(_run(policy, options))
 
 
-async def _run(policy: Policy, host: str, port: int, batch_sizes: Sequence[int]) -> None:
+async def _run(policy: Policy, options: ServerOptions) -> None:
     started, stop = time.monotonic(), _Stop()
-    batcher = Batcher(policy, batch_sizes)
+    batcher = Batcher(policy, options.batch_sizes, options.max_waiting)
     service = PolicyService(policy.spec, policy.transform, batcher)
-    listening = await _listen(WebSocketTransport(service), host, port)
-    bound = next(iter(listening.sockets)).getsockname()[1]
-    if host not in _LOOPBACK:
-        log.warning("bound to %s without a key: anyone who reaches this port can use the policy", host)
-    log.info("compiling; http://%s:%d/healthz answers already", host, bound)
+    transport = WebSocketTransport(service, options)
+    port = await _listen(transport, options)
+    if options.host not in _LOOPBACK:
+        log.warning("bound to %s without a key: anyone who reaches this port can use the policy", options.host)
+    log.info("compiling; http://%s:%d/healthz answers already", options.host, port)
     try:
         await asyncio.to_thread(batcher.compile, lambda done, total, shape: _progress(stop, done, total, shape))
         batcher.start()
         service.set_ready()
-        log.info("ready on ws://%s:%d after %.1f s", host, bound, time.monotonic() - started)
+        log.info("ready on ws://%s:%d after %.1f s", options.host, port, time.monotonic() - started)
         await stop.wait()
         log.info("draining: finishing what is in flight")
     except Draining:
         log.info("stopped while compiling")
     await service.drain()
-    listening.close()
-    await listening.wait_closed()
+    await transport.close()
     await asyncio.to_thread(batcher.stop)
     if stop.number == signal.SIGINT:
         raise Interrupted("interrupted; everything in flight was answered.")
 
 
-async def _listen(transport: WebSocketTransport, host: str, port: int) -> Server:
+async def _listen(transport: WebSocketTransport, options: ServerOptions) -> int:
+    host, port = options.host, options.port
     try:
-        return await transport.listen(host, port)
+        return await transport.listen()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             advice = f"Port {port} on {host} is taken. Stop what uses it, or pass --port (0 takes a free one)."

@@ -17,13 +17,11 @@ import numpy as np
 from policy_protocol.errors import ChunkwireError, DeadlineExceeded, InternalError, Overloaded
 from policy_protocol.messages import ActionChunk
 from policy_server.log import log
+from policy_server.options import BATCH_SIZES
 from training.pi05.policy import NonFiniteActions, Policy, noise_from_seed
 from training.pi05.transforms.observation import Row
 
-__all__ = ["BATCH_SIZES", "Batcher"]
-
-BATCH_SIZES = (1, 2, 4, 8)
-"""Batch shapes compiled ahead; prefill is compute-bound, so throughput saturates near 8."""
+__all__ = ["Batcher"]
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,11 @@ from websockets.http11 import Request, Response
 
 from policy_protocol.errors import ChunkwireError, CodecError, InternalError
 from policy_server.log import log
+from policy_server.options import ServerOptions
 from policy_server.service import PolicyService
 from policy_server.session import Question, Session
 
-__all__ = ["MAX_MESSAGE_BYTES", "WebSocketTransport"]
-
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""Largest request frame; a larger one closes the connection with 1009."""
+__all__ = ["WebSocketTransport"]
 
 
 class WebSocketTransport:
@@ -27,22 +25,31 @@ class WebSocketTransport:
     greeted when it is. Envelope requests of one connection run concurrently, openpi's strictly in order.
     """
 
-    def __init__(self, service: PolicyService, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
+    def __init__(self, service: PolicyService, options: ServerOptions) -> None:
         self._service = service
-        self._max_bytes = max_bytes
+        self._options = options
+        self._server: Server | None = None
 
-    async def listen(self, host: str, port: int) -> Server:
-        """Open the listening socket."""
-        return await serve(
+    async def listen(self) -> int:
+        """Open the listening socket; returns its port. Raises `OSError` when it cannot be bound."""
+        self._server = await serve(
             self._connection,
-            host,
-            port,
+            self._options.host,
+            self._options.port,
             process_request=self._page,
-            max_size=self._max_bytes,
+            max_size=self._options.max_message_bytes,  # a larger frame closes the connection with 1009
             compression=None,  # images are incompressible at this speed
             ping_interval=20,
             ping_timeout=120,  # a client busy simulating answers late
         )
+        port: int = next(iter(self._server.sockets)).getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        """Close the socket and every connection; what was in flight must be answered by now."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
 
     def _page(self, connection: ServerConnection, request: Request) -> Response | None:
         path = request.path.partition("?")[0]
@@ -64,7 +71,7 @@ class WebSocketTransport:
         await self._service.wait_open()
         if self._service.draining:
             return
-        session = Session(self._service.spec)
+        session = Session(self._service.spec, self._options.max_batch)
         try:
             await connection.send(session.greeting())
             async for frame in connection:

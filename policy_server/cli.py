@@ -1,72 +1,22 @@
-"""`serve`: a checkpoint behind a WebSocket."""
+"""`serve`: a policy behind a WebSocket, and the verbs around it."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from policy_protocol.errors import ChunkwireError
-from policy_server.log import log, show_log
+from policy_server.commands.serve import serve_command
+from policy_server.log import log
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, subcommand_metavar="[VERB …]"
+)
 
-
-@app.command()
-def serve(
-    checkpoint: Annotated[Path, typer.Option(help="Step directory of a checkpoint, such as runs/…/29999.")],
-    host: Annotated[str, typer.Option(help="Address to bind; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="WebSocket and HTTP port; 0 takes a free one and prints it.")
-    ] = 8000,
-    spec: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="Policy spec for a stock openpi checkpoint: pi05_libero, pi05_droid, …, or a policy_spec.json.",
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(help="sentencepiece model (path or URL) for the same. Default: PaliGemma's with --spec NAME."),
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="bfloat16 or float32. Default: bfloat16 on an accelerator, float32 on a CPU.")
-    ] = None,
-    batch_sizes: Annotated[str, typer.Option(help="Batch shapes to compile, comma-separated.")] = "1,2,4,8",
-    compile_cache: Annotated[
-        Path | None, typer.Option(help="Directory that keeps compiled programs. Default: the user's cache.")
-    ] = None,
-) -> None:
-    """Serve a checkpoint's action chunks: openpi's WebSocket protocol and ours, /healthz, /readyz, /spec."""
-    show_log()
-    sizes = _sizes(batch_sizes)
-    if dtype not in (None, "bfloat16", "float32"):
-        raise typer.BadParameter(f"{dtype!r} is neither bfloat16 nor float32.", param_hint="--dtype")
-    # jax takes seconds to load, so it is loaded when there is something to serve.
-    from policy_server.options import ServerOptions
-    from policy_server.process import run_server
-    from training.pi05.compile_cache import use_compile_cache
-    from training.pi05.policy import load_policy
-
-    use_compile_cache(compile_cache)
-    policy = load_policy(checkpoint, spec=spec, tokenizer=tokenizer, dtype=dtype)
-    log.info("loaded %s: %s, %s parameters", checkpoint, policy.model.family, f"{policy.parameter_count:,}")
-    run_server(policy, ServerOptions(host=host, port=port, batch_sizes=sizes))
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(sorted({int(size) for size in text.split(",")}))
-    except ValueError:
-        sizes = ()
-    if not sizes or sizes[0] < 1:
-        raise typer.BadParameter(f"{text!r} is not a list of batch sizes such as 1,2,4,8.", param_hint="--batch-sizes")
-    return sizes
+app.callback(invoke_without_command=True)(serve_command)
 
 
 def main() -> None:

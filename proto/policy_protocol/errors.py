@@ -22,6 +22,7 @@ __all__ = [
     "ServerUnavailable",
     "SpecInvalid",
     "SpecMismatch",
+    "Unauthenticated",
     "did_you_mean",
     "error_from_wire",
 ]
@@ -44,9 +45,9 @@ class ChunkwireError(Exception):
         self.message = message
         self.field = field
 
-    def to_wire(self) -> dict[str, str]:
+    def to_wire(self) -> dict[str, str | int]:
         """The map `{"code", "message", "field"?}` that an envelope reply carries."""
-        wire = {"code": self.code, "message": self.message}
+        wire: dict[str, str | int] = {"code": self.code, "message": self.message}
         return wire if self.field is None else {**wire, "field": self.field}
 
 
@@ -63,9 +64,22 @@ class InvalidObservation(ChunkwireError):
 
 
 class Overloaded(ChunkwireError):
-    """The server's queue is full; ask again later."""
+    """The server's queue is full; ask again later.
+
+    Attributes:
+        retry_after_ms: when there may be room again, in the server's estimate; None when it has none.
+    """
 
     code = "overloaded"
+
+    def __init__(self, message: str, *, field: str | None = None, retry_after_ms: int | None = None) -> None:
+        super().__init__(message, field=field)
+        self.retry_after_ms = retry_after_ms
+
+    def to_wire(self) -> dict[str, str | int]:
+        """As every error's, with `retry_after_ms` when it is known."""
+        wire = super().to_wire()
+        return wire if self.retry_after_ms is None else {**wire, "retry_after_ms": self.retry_after_ms}
 
 
 class DeadlineExceeded(ChunkwireError):
@@ -78,6 +92,12 @@ class Draining(ChunkwireError):
     """The server is shutting down and takes no new requests."""
 
     code = "draining"
+
+
+class Unauthenticated(ChunkwireError):
+    """The server asks for an API key, and none or a wrong one was sent."""
+
+    code = "unauthenticated"
 
 
 class InternalError(ChunkwireError):
@@ -124,6 +144,7 @@ _BY_CODE: dict[str, type[ChunkwireError]] = {
         Overloaded,
         DeadlineExceeded,
         Draining,
+        Unauthenticated,
         InternalError,
         ServerUnavailable,
         ProtocolViolation,
@@ -136,11 +157,14 @@ def error_from_wire(wire: object) -> ChunkwireError:
     if not isinstance(wire, dict):
         return RemoteError(f"The server answered with an error of an unknown form: {wire!r}.")
     code, message = str(wire.get("code", "")), str(wire.get("message", ""))
-    field = wire.get("field")
+    field = None if wire.get("field") is None else str(wire["field"])
     error = _BY_CODE.get(code)
     if error is None:
-        return RemoteError(f"{message} (code {code!r})", field=None if field is None else str(field))
-    return error(message, field=None if field is None else str(field))
+        return RemoteError(f"{message} (code {code!r})", field=field)
+    if error is Overloaded:
+        pause = wire.get("retry_after_ms")
+        return Overloaded(message, field=field, retry_after_ms=pause if isinstance(pause, int) else None)
+    return error(message, field=field)
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -95,7 +95,9 @@ def train(experiment: Experiment, run: str, base: Path, *, overwrite: bool = Fal
 def _first_state(experiment: Experiment, initial: InitialParams, key: jax.Array) -> TrainState:
     for line in report_lines(initial):
         print(line, file=sys.stderr, flush=True)
-    return init_state(experiment, initial.make(jax.random.fold_in(key, 2**31 - 1)))
+    state = init_state(experiment, initial.make(jax.random.fold_in(key, 2**31 - 1)))
+    # Restored leaves are bound to their device and made ones are not: of one kind, or the step is compiled twice.
+    return jax.device_put(state, jax.devices()[0])
 
 
 def _state_shapes(experiment: Experiment) -> TrainState:

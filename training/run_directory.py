@@ -112,7 +112,7 @@ def _began_with(directory: Path) -> Any:
 def _check_settings(directory: Path, experiment: Experiment) -> None:
     before, now = (traverse_util.flatten_dict(tree, sep=".") for tree in (_began_with(directory), to_json(experiment)))
     changed = [
-        f"{name} was {before.get(name)}, is {now.get(name)}"
+        f"{name} was {_told(before.get(name))}, is {_told(now.get(name))}"
         for name in sorted(before.keys() | now.keys())
         if name not in _MAY_CHANGE and before.get(name) != now.get(name)
     ]
@@ -121,6 +121,10 @@ def _check_settings(directory: Path, experiment: Experiment) -> None:
             f"The run {directory} began with other settings: {'; '.join(changed)}. "
             "Use the same ones, or another --exp-name."
         )
+
+
+def _told(value: Any) -> str:
+    return "empty" if value == "" else str(value)
 
 
 def _check_facts(directory: Path, facts: RunFacts) -> RunFacts:

@@ -104,3 +104,29 @@ def test_a_missing_dataset_is_named_and_no_run_is_begun(train, tmp_path):
     assert "datasets/none" in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_weights_to_start_from_that_are_not_there_are_told_before_all_else(train, tmp_path):
+    code, out, err = train(NAME, "--exp-name", "a", "--init", "weights/none", "--init-fresh", "action_*")
+    assert (code, out) == (1, "")
+    assert err.startswith("train: There are no weights at weights/none. --init takes a step directory, ")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_pattern_of_fresh_leaves_needs_weights_to_start_from(train):
+    code, _, err = train(NAME, "--exp-name", "a", "--init-fresh", "action_*")
+    assert code == 1
+    assert err == (
+        "train: --set: The record is not valid: init_fresh (--init-fresh) says what init (--init) may lack, "
+        "but there is no init.\n"
+    )
+
+
+def test_a_checkpoint_to_merge_must_exist(train, tmp_path):
+    assert train("merge", "runs/none/9", "merged/9") == (
+        1,
+        "",
+        "train: There is no checkpoint at runs/none/9. Train one (train --help) or check the path.\n",
+    )
+    assert list(tmp_path.iterdir()) == []

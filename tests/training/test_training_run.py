@@ -21,6 +21,7 @@ from training.pi05 import load_policy
 from training.pi05.checkpoint.step_directory import read_assets
 from training.pi05.checkpoint.weights import read_params
 from training.pi05.compile_cache import use_compile_cache
+from training.pi05.model.params import ParamsMismatch
 from training.run_directory import RunExists
 
 TINY = [
@@ -218,6 +219,61 @@ def test_a_loss_of_nan_ends_the_run_with_its_batch_saved_and_no_checkpoint(exper
     assert (2, 16, 16, 3) in shapes.values()
     for step in (child for child in folder.iterdir() if child.name.isdigit()):
         assert all(np.all(np.isfinite(leaf)) for leaf in read_params(step).values())
+
+
+@pytest.fixture(scope="module")
+def based(experiment, whole):
+    """Two steps from the weights of the uninterrupted run; fresh ones would be others, by another seed."""
+    return override(experiment, [f"init={whole}", "steps=2", "seed=7"])
+
+
+@pytest.fixture(scope="module")
+def from_whole(based, runs):
+    return train(based, "from_whole", runs)
+
+
+def test_a_run_starts_from_the_weights_that_it_is_given(from_whole, whole):
+    before, after = read_params(whole), read_params(from_whole)
+    for path, leaf in after.items():
+        np.testing.assert_allclose(leaf, before[path], atol=5e-3)  # two updates of at most 1e-3 a step
+    assert np.abs(after["action_in_proj/kernel"]).max() > 0.1
+    report = json.loads((from_whole.parent / "init.json").read_text())
+    assert report["source"] == str(whole)
+    assert {leaf["from"] for leaf in report["leaves"].values()} == {str(whole)}
+    assert json.loads((from_whole / "assets" / "experiment.json").read_text())["init"] == str(whole)
+
+
+def test_a_resumed_run_does_not_read_its_base_again(based, runs, whole, from_whole):
+    moved = whole.rename(whole.with_name("moved"))
+    try:
+        last = train(override(based, ["steps=3"]), "from_whole", runs, resume=True)
+    finally:
+        moved.rename(whole)
+    assert [line["step"] for line in metrics(last.parent)] == [0, 1, 2]
+
+
+def test_a_resumed_run_cannot_change_its_base(based, runs, whole, from_whole):
+    with pytest.raises(CannotResume) as error:
+        train(override(based, ["init="]), "from_whole", runs, resume=True)
+    assert error.value.message == (
+        f"The run {from_whole.parent} began with other settings: init was {whole}, is empty. "
+        "Use the same ones, or another --exp-name."
+    )
+
+
+def test_a_base_that_does_not_fit_is_told_before_the_runs_folder_is_made(experiment, runs, whole):
+    wider = override(experiment, [f"init={whole}", "model.action_dim=9"])
+    with pytest.raises(ParamsMismatch):
+        train(wider, "misfit", runs)
+    assert not (runs / NAME / "misfit").exists()
+
+
+def test_a_run_of_before_a_setting_existed_goes_on_with_its_default(experiment, runs, whole):
+    settings = whole.parent / "experiment.json"
+    tree = json.loads(settings.read_text())
+    del tree["init"], tree["init_fresh"]
+    settings.write_text(json.dumps(tree))
+    assert train(experiment, "whole", runs, resume=True) == whole
 
 
 def _command(runs, dataset, *more):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -84,6 +85,8 @@ def list_command() -> None:
 
 def main() -> None:
     """Entry point: errors become one plain line and an exit code."""
+    # Reads of a damaged checkpoint outlive their failed restore and report here, from other threads.
+    sys.unraisablehook = lambda unraisable: logging.debug("in the background: %r", unraisable.exc_value)
     try:
         if len(sys.argv) > 1 and not sys.argv[1].startswith("-") and sys.argv[1] not in _VERBS:
             _require_experiment(sys.argv[1])

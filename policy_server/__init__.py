@@ -8,6 +8,7 @@ On the command line it is `serve --checkpoint …/29999`. From Python:
 """
 
 from policy_server.session import Question, Session
-from training.pi05.policy import Policy, load_policy
+from training.pi05.load import load_policy
+from training.pi05.policy import Policy
 
 __all__ = ["Policy", "Question", "Session", "load_policy"]

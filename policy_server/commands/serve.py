@@ -53,7 +53,7 @@ def serve_command(
     from policy_server.options import ServerOptions
     from policy_server.process import run_server
     from training.pi05.compile_cache import use_compile_cache
-    from training.pi05.policy import load_policy
+    from training.pi05.load import load_policy
 
     use_compile_cache(compile_cache)
     policy = load_policy(checkpoint, spec=spec, tokenizer=tokenizer, dtype=dtype)

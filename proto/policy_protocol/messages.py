@@ -88,6 +88,8 @@ class ActionChunk:
 
     actions: Float[np.ndarray, "*batch action_horizon action_dim"]
     timing: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: str = ""
+    """`experiment/run/step` that computed it; a server that follows a training run changes it between requests."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,12 @@ class InferReply:
     error: ChunkwireError | None = None
 
     def to_wire(self) -> dict[str, Any]:
-        """The reply map: `{"id", "actions", "timing"}` or `{"id", "error"}`."""
+        """The reply map: `{"id", "actions", "timing", "checkpoint"?}` or `{"id", "error"}`."""
         if self.chunk is None:
             assert self.error is not None
             return {"id": self.id, "error": self.error.to_wire()}
-        return {"id": self.id, "actions": self.chunk.actions, "timing": dict(self.chunk.timing)}
+        wire = {"id": self.id, "actions": self.chunk.actions, "timing": dict(self.chunk.timing)}
+        return {**wire, "checkpoint": self.chunk.checkpoint} if self.chunk.checkpoint else wire
 
     @classmethod
     def from_wire(cls, wire: object) -> InferReply:
@@ -115,7 +118,8 @@ class InferReply:
         actions = wire.get("actions")
         if not isinstance(actions, np.ndarray) or actions.dtype.kind != "f":
             raise ProtocolViolation("The server's reply holds no floating-point `actions` array.", field="actions")
-        return cls(wire["id"], ActionChunk(actions, dict(wire.get("timing") or {})))
+        checkpoint = str(wire.get("checkpoint") or "")
+        return cls(wire["id"], ActionChunk(actions, dict(wire.get("timing") or {}), checkpoint))
 
 
 def is_envelope(message: Mapping[Any, Any]) -> bool:

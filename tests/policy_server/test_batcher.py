@@ -10,6 +10,10 @@ import pytest
 
 from policy_protocol.errors import DeadlineExceeded, InternalError, Overloaded
 from policy_server.engine.batcher import Batcher
+from policy_server.engine.fair_queue import FairQueue
+from training.pi05.released import RELEASED
+
+LIBERO = RELEASED["pi05_libero"].spec
 
 
 class CountingPolicy:
@@ -17,24 +21,38 @@ class CountingPolicy:
 
     noise_shape = (2, 1)
     prompt_lengths = (16, 32)
+    spec = LIBERO
 
-    def __init__(self):
+    def __init__(self, replicas=1):
+        self.replicas = replicas
+        self.replicas_used = set()
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
         self.batches = []
         self.compiled = []
 
-    def compile(self, batch, prompt_length):
+    def compile(self, batch, prompt_length, replica=0):
         self.compiled.append((batch, prompt_length))
 
-    def infer_rows(self, rows, noise, pad_to):
-        self.entered.set()
-        assert self.gate.wait(30)
+    def launch(self, rows, noise, pad_to=None, replica=0):
         self.batches.append((list(rows), pad_to))
-        if min(rows) < 0:
+        return CountingBatch(self, list(rows), noise, replica)
+
+
+class CountingBatch:
+    def __init__(self, policy, rows, noise, replica):
+        self.policy, self.rows, self.noise = policy, rows, noise
+        policy.replicas_used.add(replica)
+
+    def wait(self):
+        self.policy.entered.set()
+        assert self.policy.gate.wait(30)
+        if min(self.rows) < 0:
             raise RuntimeError("device lost")
-        return np.array([[[row], [noise[index, 0, 0]]] for index, row in enumerate(rows)], np.float64)
+
+    def actions(self):
+        return np.array([[[row], [self.noise[index, 0, 0]]] for index, row in enumerate(self.rows)], np.float64)
 
 
 @pytest.fixture
@@ -53,6 +71,7 @@ def batcher(policy):
 
 def blocked(policy, batcher):
     """Occupy the device with one row; returns its future."""
+    policy.entered.clear()
     policy.gate.clear()
     first = batcher.submit(0, 1, None)
     assert policy.entered.wait(10)
@@ -136,3 +155,84 @@ def test_times_are_those_of_the_request(policy, batcher):
     policy.gate.set()
     assert first.result(10).timing["infer_ms"] >= 40
     assert second.result(10).timing["queue_ms"] >= 40
+
+
+def test_a_chunk_says_which_checkpoint_computed_it(policy, batcher):
+    assert batcher.submit(1).result(10).checkpoint == "pi05_libero/openpi/0"
+
+
+def test_under_load_a_full_batch_is_launched_while_another_computes(policy, batcher):
+    first = blocked(policy, batcher)
+    waiting = [batcher.submit(row) for row in range(1, 6)]
+    policy.gate.set()
+    for future in (first, *waiting):
+        future.result(10)
+    assert [rows for rows, _ in policy.batches] == [[0], [1, 2, 3, 4], [5]]
+
+
+def test_every_replica_takes_from_the_one_queue():
+    policy = CountingPolicy(replicas=2)
+    batcher = Batcher(policy, (1,))
+    batcher.compile()
+    assert len(policy.compiled) == 4
+    policy.gate.clear()
+    batcher.start()
+    futures = [batcher.submit(row) for row in range(2)]
+    while len(policy.batches) < 2:
+        time.sleep(0.01)
+    policy.gate.set()
+    assert [future.result(10).actions[0, 0] for future in futures] == [0, 1]
+    assert policy.replicas_used == {0, 1}
+    batcher.stop()
+
+
+def test_a_refusal_estimates_when_there_will_be_room(policy, batcher):
+    batcher.submit(0).result(10)
+    blocked(policy, batcher)
+    for row in range(6):
+        batcher.submit(row)
+    with pytest.raises(Overloaded) as error:
+        batcher.submit(9)
+    assert error.value.retry_after_ms >= 1
+
+
+class Counts:
+    def __init__(self):
+        self.batches, self.waits = [], []
+
+    def batch(self, rows, padded, seconds, replica):
+        self.batches.append((rows, padded, replica))
+
+    def queued(self, seconds):
+        self.waits.append(seconds)
+
+
+def test_every_batch_and_every_wait_is_counted(policy):
+    counts = Counts()
+    batcher = Batcher(policy, (1, 4), metrics=counts)
+    batcher.start()
+    batcher.submit(0).result(10)
+    batcher.stop()
+    assert counts.batches == [(1, 1, 0)]
+    assert len(counts.waits) == 1
+
+
+def test_clients_take_turns_however_many_rows_one_of_them_sends():
+    queue = FairQueue(100)
+    for row in range(5):
+        queue.put(f"a{row}", "a")
+    for client in "bc":
+        queue.put(f"{client}0", client)
+    assert queue.take(4) == ["a0", "b0", "c0", "a1"]
+    queue.put("b1", "b")
+    assert queue.take(8) == ["a2", "b1", "a3", "a4"]
+    assert len(queue) == 0
+
+
+def test_a_closed_queue_gives_what_it_has_and_then_nothing():
+    queue = FairQueue(2)
+    assert queue.put(1, None)
+    queue.close()
+    assert not queue.put(2, None)
+    assert queue.take(5) == [1]
+    assert queue.take(5) == []

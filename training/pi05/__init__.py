@@ -10,9 +10,10 @@
 Axes: batch, camera, height, width, prefix, suffix, tokens, heads, head_dim, action_horizon, action_dim, state_dim.
 """
 
+from training.pi05.load import load_policy
 from training.pi05.model.config import GemmaConfig, ModelConfig, SigLIPConfig, preset
 from training.pi05.model.pi import ModelInput, PiModel
-from training.pi05.policy import Policy, load_policy
+from training.pi05.policy import Policy
 from training.pi05.transforms.normalization import NormStats
 from training.pi05.transforms.tokenizer import Tokenizer
 

@@ -12,7 +12,9 @@ import pytest
 from policy_protocol.errors import InternalError, SpecInvalid
 from policy_protocol.spec import StateField, StateSpec
 from training.pi05.checkpoint.step_directory import CheckpointInvalid, read_assets
-from training.pi05.policy import Policy, load_policy, noise_from_seed
+from training.pi05.load import load_policy
+from training.pi05.model.params import flatten
+from training.pi05.policy import Policy, noise_from_seed
 from training.pi05.transforms.normalization import NormStats, read_norm_stats, write_norm_stats
 from training.pi05.transforms.tokenizer import TOKENIZERS
 
@@ -46,7 +48,7 @@ def libero_recorded(openpi_data):
 
 def actions_of(policy, observations, noise, pad_to=None):
     rows = [policy.transform(observation) for observation in observations]
-    return policy.infer_rows(rows, np.stack([noise] * len(rows)), pad_to)
+    return policy.launch(rows, np.stack([noise] * len(rows)), pad_to).actions()
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +153,7 @@ def test_the_parameters_are_counted(libero, tiny_pi05):
 def test_weights_that_give_nan_raise_an_internal_error(
     libero_recorded, tiny_pi05, tiny_steps, libero_spec, tiny_tokenizer
 ):
-    broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), tiny_pi05.params)
+    broken = {path: np.full_like(leaf, np.nan) for path, leaf in flatten(tiny_pi05.params).items()}
     one_step = dataclasses.replace(libero_spec, policy=dataclasses.replace(libero_spec.policy, denoising_steps=1))
     assets = read_assets(tiny_steps["pi05"], spec=one_step, tokenizer=tiny_tokenizer)
     policy = Policy(tiny_pi05.config, broken, assets)

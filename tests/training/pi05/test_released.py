@@ -8,7 +8,7 @@ from policy_protocol.errors import SpecInvalid
 from policy_protocol.spec import PolicySpec
 from training.pi05.model.config import SLOTS, preset
 from training.pi05.model.params import count_params, param_shapes
-from training.pi05.policy import load_policy
+from training.pi05.load import load_policy
 from training.pi05.released import RELEASED, find_spec, released_policy
 from training.pi05.transforms.tokenizer import TOKENIZERS
 

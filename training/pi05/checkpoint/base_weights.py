@@ -14,8 +14,9 @@ from jaxtyping import Array
 from training.pi05.checkpoint.paligemma import paligemma_shapes, read_paligemma
 from training.pi05.checkpoint.pytorch import is_safetensors, read_safetensors
 from training.pi05.checkpoint.step_directory import CheckpointInvalid, find_step, steps_in
-from training.pi05.checkpoint.weights import Shardings, read_leaves, stored_shapes
+from training.pi05.checkpoint.weights import read_leaves, stored_shapes
 from training.pi05.download import cached_directory, cached_file
+from training.pi05.placement import Shardings
 
 __all__ = ["BaseWeights", "open_base_weights"]
 

@@ -61,12 +61,12 @@ def find_step(path: str | os.PathLike[str]) -> Path:
     """Check that a path is a step directory.
 
     Raises:
-        CheckpointInvalid: it does not exist, is a run (offers its steps), or holds no `params`.
+        CheckpointInvalid: it does not exist, is a run (offers its steps), or holds no weights.
     """
     directory = Path(path)
     if not directory.exists():
         raise CheckpointInvalid(f"There is no checkpoint at {directory}. Train one (train --help) or check the path.")
-    if (directory / "params").is_dir():
+    if (directory / "params").is_dir() or (directory / "model.safetensors").is_file():
         return directory
     if steps := steps_in(directory):
         offered = ", ".join(str(directory / str(step)) for step in steps[-3:])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,9 @@ from jaxtyping import Array, PyTree
 
 from training.pi05.checkpoint.step_directory import CheckpointInvalid
 from training.pi05.model.params import flatten, unflatten
+from training.pi05.placement import Shardings
 
-__all__ = ["Shardings", "as_saved", "read_leaves", "read_params", "stored_shapes"]
-
-Shardings: TypeAlias = Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
-"""Where a leaf goes, by its path and its shape."""
+__all__ = ["as_saved", "read_leaves", "read_params", "stored_shapes"]
 
 
 def read_params(step: Path, dtype: Any = None, sharding: Shardings | None = None) -> dict[str, np.ndarray | Array]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import Sharding
 from jaxtyping import Array, PyTree
 
 from training.pi05.model.config import ModelConfig
@@ -42,15 +43,24 @@ def unroll(flat: Mapping[str, Array]) -> dict[str, Array]:
     return unrolled
 
 
-def serving_params(config: ModelConfig, flat: Mapping[str, Array], steps: int) -> ServingParams:
+def serving_params(
+    config: ModelConfig,
+    flat: Mapping[str, Array],
+    steps: int,
+    placement: Callable[[str, tuple[int, ...]], Sharding] | None = None,
+) -> ServingParams:
     """Bring a flat parameter tree, already in the compute type, to the form that serves.
 
     Args:
         steps: Euler steps from noise to actions.
+        placement: where each unrolled leaf goes, by its path and shape; None is the default device.
     """
     modulations = _modulations(config, flat, steps) if config.pi05 else None
-    needed = {path: leaf for path, leaf in flat.items() if not (config.pi05 and _OF_TIME.fullmatch(path))}
-    return ServingParams(jax.device_put(unflatten(unroll(needed))), modulations)
+    needed = unroll({path: leaf for path, leaf in flat.items() if not (config.pi05 and _OF_TIME.fullmatch(path))})
+    if placement is not None:
+        needed = {path: jax.device_put(leaf, placement(path, leaf.shape)) for path, leaf in needed.items()}
+        modulations = jax.tree.map(lambda leaf: jax.device_put(leaf, placement("", ())), modulations)
+    return ServingParams(jax.device_put(unflatten(needed)), modulations)
 
 
 def _modulations(config: ModelConfig, flat: Mapping[str, Array], steps: int) -> Modulations:

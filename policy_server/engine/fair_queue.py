@@ -1,0 +1,68 @@
+"""The rows of all clients, waiting for a device: bounded, and one client's flood waits behind nobody but itself."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+__all__ = ["FairQueue"]
+
+T = TypeVar("T")
+
+
+class FairQueue(Generic[T]):
+    """First come, first served within a client; between clients one row each in turn. Thread-safe.
+
+    Args:
+        most: items that may wait.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._waiting: OrderedDict[Hashable, deque[T]] = OrderedDict()
+        self._count = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(self, item: T, client: Hashable) -> bool:
+        """Let an item wait; False when too many wait already."""
+        with self._changed:
+            if self._count >= self.most or self._closed:
+                return False
+            self._waiting.setdefault(client, deque()).append(item)
+            self._count += 1
+            self._changed.notify()
+            return True
+
+    def take(self, most: int) -> list[T]:
+        """Up to `most` items, one of each client in turn; waits for the first. Empty once closed and drained."""
+        with self._changed:
+            while not self._count and not self._closed:
+                self._changed.wait()
+            return self._round_robin(most)
+
+    def take_now(self, most: int, at_least: int = 1) -> list[T]:
+        """The same without waiting; empty when fewer than `at_least` wait."""
+        with self._changed:
+            return self._round_robin(most) if self._count >= at_least else []
+
+    def close(self) -> None:
+        """Take no more items; who waits for one is told by an empty list."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _round_robin(self, most: int) -> list[T]:
+        taken: list[T] = []
+        while self._waiting and len(taken) < most:
+            client, items = self._waiting.popitem(last=False)
+            taken.append(items.popleft())
+            if items:
+                self._waiting[client] = items  # to the end: its next item comes after everybody's
+        self._count -= len(taken)
+        return taken

@@ -1,0 +1,78 @@
+"""The compiled inference: weights where they compute, one program for each shape, launched without waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from training.pi05.model.attention import AttentionKernel
+from training.pi05.model.config import ModelConfig
+from training.pi05.model.flow import denoise
+from training.pi05.model.pi import ModelInput, PiModel
+from training.pi05.model.serving import ServingParams, serving_params
+from training.pi05.placement import Shardings
+
+__all__ = ["Denoiser"]
+
+
+class Denoiser:
+    """One copy of the weights and its compiled shapes. Not thread-safe.
+
+    Args:
+        model: sizes of the model.
+        flat: its parameters by path, in the type to compute with.
+        steps: Euler steps from noise to actions.
+        attention: see `training.pi05.model.attention`.
+        placement: where each leaf goes.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        flat: Mapping[str, Array],
+        steps: int,
+        attention: AttentionKernel,
+        placement: Shardings,
+    ) -> None:
+        self._model, self._steps, self._placement = model, steps, placement
+        self._weights = serving_params(model, flat, steps, placement)
+        self._compiled: dict[tuple[int, int], Callable[..., Array]] = {}
+        network = PiModel(model, unrolled=True, kernel=attention)
+
+        def run(weights: ServingParams, inputs: ModelInput, noise: Array) -> Array:
+            return denoise(network, weights.params, inputs, noise, steps, weights.modulations)
+
+        self._run: Any = jax.jit(run, donate_argnames="noise")
+
+    def replace(self, flat: Mapping[str, Array]) -> None:
+        """Take other weights of the same model; nothing is compiled anew."""
+        self._weights = serving_params(self._model, flat, self._steps, self._placement)
+
+    def damaged(self) -> list[str]:
+        """Paths of the weights that hold NaN or infinity."""
+        paths = jax.tree_util.tree_leaves_with_path(self._weights.params)
+        finite = jax.jit(lambda params: jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), params))
+        each = jax.tree.leaves(finite(self._weights.params))
+        return [
+            "/".join(str(key.key) for key in path) for (path, _), sound in zip(paths, each, strict=True) if not sound
+        ]
+
+    def compile(self, inputs: ModelInput) -> None:
+        """Compile the shape of these inputs and run it once."""
+        shape = inputs.tokens.shape
+        if shape in self._compiled:
+            return
+        noise = np.zeros((shape[0], self._model.action_horizon, self._model.action_dim), np.float32)
+        compiled = self._run.lower(self._weights, inputs=inputs, noise=noise).compile()
+        jax.block_until_ready(compiled(self._weights, inputs=inputs, noise=noise))
+        self._compiled[shape] = compiled
+
+    def __call__(self, inputs: ModelInput, noise: Float[np.ndarray, "batch action_horizon action_dim"]) -> Array:
+        """Start computing (batch, action_horizon, action_dim); the result is a promise until it is read."""
+        self.compile(inputs)
+        return self._compiled[inputs.tokens.shape](self._weights, inputs=inputs, noise=noise)

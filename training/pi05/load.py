@@ -1,0 +1,134 @@
+"""From a step directory to a policy: weights in whichever format it holds, checked against everything beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from policy_protocol.spec import PolicySpec
+from training.pi05.checkpoint.pytorch import is_safetensors, read_safetensors
+from training.pi05.checkpoint.step_directory import Assets, CheckpointInvalid, find_step, read_assets
+from training.pi05.checkpoint.weights import read_params
+from training.pi05.download import cached_directory
+from training.pi05.model.attention import AttentionKernel
+from training.pi05.model.config import ModelConfig
+from training.pi05.model.lora import is_lora, merge_lora
+from training.pi05.model.params import check_params, config_of_params
+from training.pi05.placement import Shardings, cut_over, whole_on
+from training.pi05.policy import Policy
+
+__all__ = ["load_policy", "reload_policy"]
+
+
+def load_policy(
+    checkpoint: str | os.PathLike[str],
+    *,
+    spec: PolicySpec | str | os.PathLike[str] | None = None,
+    tokenizer: str | None = None,
+    dtype: str | None = None,
+    attention: AttentionKernel = "plain",
+    devices: Sequence[jax.Device] | None = None,
+    shard: bool = False,
+) -> Policy:
+    """Load a step directory as a policy in this process: `load_policy("runs/…/999")(observation).actions`.
+
+    Args:
+        checkpoint: the step directory, with orbax `params/` or PyTorch's `model.safetensors`; a URL of one (`gs://…`)
+            is downloaded into the cache.
+        spec: stands in for `assets/policy_spec.json` (stock openpi checkpoints have none): a spec, its file, or the
+            name of one of openpi's released policies, such as `pi05_libero`.
+        tokenizer: path or URL of a sentencepiece model, for checkpoints without one.
+        dtype: `bfloat16` or `float32` for weights and compute; None takes bfloat16 on an accelerator, as openpi serves,
+            and float32 on a CPU, where it is faster.
+        attention: how attention is computed, see `Policy`.
+        devices: each gets a copy of the weights; None takes the first device.
+        shard: cut the weights over the devices instead, for a model that does not fit into one.
+
+    Raises:
+        CheckpointInvalid, ParamsMismatch, SpecInvalid, NormStatsInvalid: says what is wrong with which file.
+    """
+    source = os.fspath(checkpoint)
+    step = find_step(cached_directory(source) if "://" in source else source)
+    assets = read_assets(step, spec=spec, tokenizer=tokenizer)
+    compute = jnp.dtype(dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16"))
+    devices = devices or jax.devices()[:1]
+    placements = [cut_over(devices)] if shard else [whole_on(device) for device in devices]
+    flat = _read_weights(step, compute, _stacked(placements[0]) if shard else None)
+    model = _model_of(flat, assets, step, compute)
+    policy = Policy(model, flat, assets, attention, placements)
+    _refuse_damaged(policy, step)
+    return policy
+
+
+def reload_policy(policy: Policy, step: Path) -> None:
+    """Put the weights of another step of the same run into a policy, in place, without compiling anything.
+
+    Raises:
+        CheckpointInvalid, ParamsMismatch: the step is damaged, or of another model or other norm stats; the policy
+            keeps what it has.
+    """
+    assets = read_assets(step)
+    compute = jnp.dtype(policy.model.dtype)
+    flat = _read_weights(step, compute, None)
+    check_params(flat, policy.model, str(step))
+    before, after = (spec.policy.norm_stats_hash for spec in (policy.spec, assets.spec))
+    if before != after:
+        raise CheckpointInvalid(f"{step} has other norm stats than the checkpoint that is served; start a new server.")
+    if damaged := [path for path, leaf in flat.items() if not np.all(np.isfinite(np.asarray(leaf, np.float32)))]:
+        raise CheckpointInvalid(_damaged_message(step, damaged))
+    policy.replace_weights(flat, assets.spec)
+
+
+def _read_weights(step: Path, dtype: Any, sharding: Shardings | None) -> Mapping[str, Array]:
+    """Plain weights in the compute type; LoRA's factors are added in float32, whatever is served."""
+    if is_safetensors(step):
+        return read_safetensors(step, dtype)
+    flat = read_params(step, dtype, sharding)
+    if not any(map(is_lora, flat)):
+        return flat
+    return {path: leaf.astype(dtype) for path, leaf in merge_lora(read_params(step, np.float32, sharding)).items()}
+
+
+def _stacked(placement: Shardings) -> Shardings:
+    """For leaves as checkpoints hold them: a stack of layers is never cut between its layers."""
+
+    def place(path: str, shape: tuple[int, ...]) -> jax.sharding.Sharding:
+        if "/layers/" not in path and "/encoderblock/" not in path:
+            return placement(path, shape)
+        one = placement(path, shape[1:])
+        assert isinstance(one, jax.sharding.NamedSharding)
+        return jax.sharding.NamedSharding(one.mesh, jax.sharding.PartitionSpec(None, *one.spec))
+
+    return place
+
+
+def _model_of(flat: Mapping[str, Array], assets: Assets, step: Path, dtype: Any) -> ModelConfig:
+    """The model that the weights are of, once they fit what stands beside them."""
+    policy, prompt = assets.spec.policy, assets.spec.observation.prompt
+    model = config_of_params(flat, policy.action_horizon, prompt.max_tokens, dtype)
+    if model.family != policy.family:
+        raise CheckpointInvalid(f"{step} holds {model.family} weights but its spec says {policy.family}.")
+    check_params(flat, model, str(step / "params"))
+    if assets.tokenizer.vocabulary > model.vocabulary:
+        raise CheckpointInvalid(
+            f"The tokenizer has {assets.tokenizer.vocabulary} pieces but the model embeds {model.vocabulary}: "
+            "it is not the one that the model was trained with."
+        )
+    return model
+
+
+def _refuse_damaged(policy: Policy, step: Path) -> None:
+    if damaged := policy.damaged_weights():
+        raise CheckpointInvalid(_damaged_message(step, damaged))
+
+
+def _damaged_message(step: Path, damaged: Sequence[str]) -> str:
+    more = f" and {len(damaged) - 4} more" if len(damaged) > 4 else ""
+    return f"The weights in {step} hold NaN or infinity in {', '.join(damaged[:4])}{more}. Use another step."

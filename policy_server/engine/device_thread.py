@@ -63,7 +63,7 @@ class DeviceThread(threading.Thread):
                     return
                 computing = self._launch(rows)
                 continue
-            following = self._launch(self._queue.take_now(self._largest, at_least=self._largest))
+            following = self._launch(self._queue.take_ahead(self._largest))
             failure, begun = self._wait(computing)
             if following is None:  # the device is free: whatever waits goes now, before the answers are written
                 following = self._launch(self._queue.take_now(self._largest))

@@ -24,6 +24,7 @@ class FairQueue(Generic[T]):
         self._waiting: OrderedDict[Hashable, deque[T]] = OrderedDict()
         self._count = 0
         self._closed = False
+        self._idle = 0
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
@@ -42,14 +43,21 @@ class FairQueue(Generic[T]):
     def take(self, most: int) -> list[T]:
         """Up to `most` items, one of each client in turn; waits for the first. Empty once closed and drained."""
         with self._changed:
+            self._idle += 1
             while not self._count and not self._closed:
                 self._changed.wait()
+            self._idle -= 1
             return self._round_robin(most)
 
-    def take_now(self, most: int, at_least: int = 1) -> list[T]:
-        """The same without waiting; empty when fewer than `at_least` wait."""
+    def take_now(self, most: int) -> list[T]:
+        """The same without waiting."""
         with self._changed:
-            return self._round_robin(most) if self._count >= at_least else []
+            return self._round_robin(most)
+
+    def take_ahead(self, most: int) -> list[T]:
+        """For a taker that is still busy: `most` items or none, and none while another is idle."""
+        with self._changed:
+            return self._round_robin(most) if self._count >= most and not self._idle else []
 
     def close(self) -> None:
         """Take no more items; who waits for one is told by an empty list."""

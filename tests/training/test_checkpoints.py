@@ -16,7 +16,7 @@ from training.experiment import Experiment
 from training.pi05.checkpoint.step_directory import Assets
 from training.pi05.checkpoint.weights import read_params
 from training.pi05.model.params import flatten
-from training.pi05.policy import load_policy
+from training.pi05.load import load_policy
 from training.pi05.transforms.normalization import read_norm_stats
 from training.pi05.transforms.tokenizer import Tokenizer
 from training.train_state import TrainState, optimizer
@@ -171,7 +171,7 @@ def test_a_policy_of_openpis_training_acts_as_openpi_served_it(openpis, openpi_d
         observation = {key.removeprefix(prefix): arrays[key] for key in arrays.files if key.startswith(prefix)}
     with np.load(openpi_data / "tiny_pi05_trainstate_policy.npz") as served:
         noise, expected = served["noise"], served["actions"]
-    (actions,) = policy.infer_rows([policy.transform(observation)], noise[None])
+    (actions,) = policy.launch([policy.transform(observation)], noise[None]).actions()
     cosine = np.sum(actions * expected) / np.linalg.norm(actions) / np.linalg.norm(expected)
     assert cosine > 0.9999
     np.testing.assert_allclose(actions, expected, atol=0.05)

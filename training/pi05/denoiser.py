@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -61,6 +61,11 @@ class Denoiser:
         return [
             "/".join(str(key.key) for key in path) for (path, _), sound in zip(paths, each, strict=True) if not sound
         ]
+
+    def shards(self) -> Iterator[jax.Shard]:
+        """The pieces of the weights, each on its device."""
+        for leaf in jax.tree.leaves(self._weights):
+            yield from leaf.addressable_shards
 
     def compile(self, inputs: ModelInput) -> None:
         """Compile the shape of these inputs and run it once."""

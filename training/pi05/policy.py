@@ -118,6 +118,14 @@ class Policy:
         """Paths of the weights that hold NaN or infinity; unstacked, so `layers_3/…` is layer 3."""
         return self._denoisers[0].damaged()
 
+    def weights_on_devices(self) -> dict[jax.Device, int]:
+        """Bytes of weights that each device holds."""
+        held: dict[jax.Device, int] = {}
+        for denoiser in self._denoisers:
+            for shard in denoiser.shards():
+                held[shard.device] = held.get(shard.device, 0) + shard.data.nbytes
+        return held
+
     def replace_weights(self, flat: Mapping[str, Array], spec: PolicySpec) -> None:
         """Take the weights of another step of the same run in place; the spec names it from here on."""
         for denoiser in self._denoisers:

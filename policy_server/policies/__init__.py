@@ -1,0 +1,1 @@
+"""What can stand behind a server: a model's policy, or a dummy that debugs a simulator without a model."""

@@ -1,4 +1,4 @@
-"""`serve --checkpoint …`: a policy behind a WebSocket."""
+"""`serve --checkpoint …`, `serve --policy …`: a policy behind a WebSocket."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from policy_server.log import log, show_log
+from policy_server.policies.served import ServedPolicy
 
 __all__ = ["serve_command"]
 
@@ -17,6 +18,13 @@ def serve_command(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Step directory of a checkpoint, such as runs/…/29999.")
     ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="random|zeros|replay:DATASET",
+            help="Instead of a checkpoint, a policy without a model, to debug a simulator.",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to bind; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="WebSocket and HTTP port; 0 takes a free one and prints it.")
@@ -25,7 +33,7 @@ def serve_command(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Policy spec for a stock openpi checkpoint: pi05_libero, pi05_droid, …, or a policy_spec.json.",
+            help="Policy spec for a stock openpi checkpoint or --policy: pi05_libero, …, or a policy_spec.json.",
         ),
     ] = None,
     tokenizer: Annotated[
@@ -40,25 +48,39 @@ def serve_command(
         Path | None, typer.Option(help="Directory that keeps compiled programs. Default: the user's cache.")
     ] = None,
 ) -> None:
-    """Serve a checkpoint's action chunks: openpi's WebSocket protocol and ours, /healthz, /readyz, /spec."""
+    """Serve a policy's action chunks: openpi's WebSocket protocol and ours, /healthz, /readyz, /spec."""
     if context.invoked_subcommand is not None:
         return
     show_log()
-    if checkpoint is None:
-        raise typer.BadParameter("Name the step directory to serve.", param_hint="--checkpoint")
+    if (checkpoint is None) == (policy is None):
+        raise typer.BadParameter("Pass either a step directory or --policy, one of them.", param_hint="--checkpoint")
     sizes = _sizes(batch_sizes)
     if dtype not in (None, "bfloat16", "float32"):
         raise typer.BadParameter(f"{dtype!r} is neither bfloat16 nor float32.", param_hint="--dtype")
     # jax takes seconds to load, so it is loaded when there is something to serve.
     from policy_server.options import ServerOptions
     from policy_server.process import run_server
+
+    if policy is not None:
+        from policy_server.policies.named import named_policy
+
+        served: ServedPolicy = named_policy(policy, spec)
+    else:
+        assert checkpoint is not None
+        served = _load(checkpoint, spec, tokenizer, dtype, compile_cache)
+    run_server(served, ServerOptions(host=host, port=port, batch_sizes=sizes))
+
+
+def _load(
+    checkpoint: Path, spec: str | None, tokenizer: str | None, dtype: str | None, compile_cache: Path | None
+) -> ServedPolicy:
     from training.pi05.compile_cache import use_compile_cache
     from training.pi05.load import load_policy
 
     use_compile_cache(compile_cache)
     policy = load_policy(checkpoint, spec=spec, tokenizer=tokenizer, dtype=dtype)
     log.info("loaded %s: %s, %s parameters", checkpoint, policy.model.family, f"{policy.parameter_count:,}")
-    run_server(policy, ServerOptions(host=host, port=port, batch_sizes=sizes))
+    return policy
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from policy_protocol.errors import CodecError
 
-__all__ = ["ArrayEncoding", "Decoded", "pack", "unpack"]
+__all__ = ["ArrayEncoding", "Decoded", "pack", "read_array", "unpack"]
 
 _SAFE_KINDS = frozenset("biufSU")
 """numpy dtype kinds that travel: bool, signed, unsigned, float, bytes and text."""
@@ -68,6 +68,29 @@ def unpack(data: bytes | bytearray | memoryview) -> Decoded:
     except Exception as error:  # msgpack raises its own, ValueError, UnicodeDecodeError, RecursionError …
         raise CodecError(f"The message is not valid msgpack: {error or type(error).__name__}.") from error
     return Decoded(value, hook.encoding or ArrayEncoding.OPENPI)
+
+
+def read_array(dtype: object, shape: object, data: object) -> np.ndarray[Any, Any]:
+    """An array as it came over any transport: a read-only view of `data`, without a copy.
+
+    Args:
+        dtype: numpy's name of it, such as `<f4`.
+        shape: list of lengths.
+        data: its elements in row-major order.
+
+    Raises:
+        CodecError: the dtype is unsafe, the shape is none, or the number of bytes disagrees with both.
+    """
+    kind, lengths = _dtype(dtype), _shape(shape)
+    if not isinstance(data, bytes):
+        raise CodecError("An array's data is a byte string.")
+    expected = math.prod(lengths) * kind.itemsize
+    if len(data) != expected:
+        raise CodecError(f"An array of shape {lengths} and dtype {kind} holds {expected} bytes, not {len(data)}.")
+    try:
+        return np.ndarray(lengths, kind, buffer=data)
+    except (ValueError, OverflowError) as error:  # an empty array whose other lengths overflow
+        raise CodecError(f"An array of shape {lengths} is refused: {error}.") from error
 
 
 def _checked(array: np.ndarray[Any, Any] | np.generic) -> None:
@@ -134,16 +157,7 @@ def _shape(raw: object) -> tuple[int, ...]:
 
 
 def _array(fields: Mapping[str, Any], dtype_key: str) -> np.ndarray[Any, Any]:
-    dtype, shape, data = _dtype(fields.get(dtype_key)), _shape(fields.get("shape")), fields.get("data")
-    if not isinstance(data, bytes):
-        raise CodecError("An array's data is a byte string.")
-    expected = math.prod(shape) * dtype.itemsize
-    if len(data) != expected:
-        raise CodecError(f"An array of shape {shape} and dtype {dtype} holds {expected} bytes, not {len(data)}.")
-    try:
-        return np.ndarray(shape, dtype, buffer=data)
-    except (ValueError, OverflowError) as error:  # an empty array whose other lengths overflow
-        raise CodecError(f"An array of shape {shape} is refused: {error}.") from error
+    return read_array(fields.get(dtype_key), fields.get("shape"), fields.get("data"))
 
 
 def _openpi_scalar(fields: Mapping[str, Any]) -> np.generic:

@@ -1,0 +1,132 @@
+"""Requests, replies and errors to and from their protobuf messages (policy.proto)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from policy_protocol import policy_pb2 as pb
+from policy_protocol.errors import ChunkwireError, CodecError, Overloaded, ProtocolViolation, error_from_wire
+from policy_protocol.messages import PROTOCOL, ActionChunk, InferReply, InferRequest
+from policy_protocol.protobuf_values import (
+    observation_from_proto,
+    observation_to_proto,
+    tensor_from_proto,
+    tensor_to_proto,
+)
+from policy_protocol.spec import PolicySpec
+
+__all__ = [
+    "ERROR_METADATA",
+    "error_from_proto",
+    "error_to_proto",
+    "parse_request",
+    "reply_from_proto",
+    "reply_to_proto",
+    "request_from_proto",
+    "request_to_proto",
+    "spec_to_proto",
+]
+
+ERROR_METADATA = "chunkwire-error-bin"
+"""Trailing metadata of a failed call: the serialized `Error`."""
+
+_LONGEST_MESSAGE, _LONGEST_FIELD = 2000, 200
+"""Characters; HTTP/2 allows 8 KB of metadata, and a client's own keys may be in them."""
+
+
+def request_to_proto(request: InferRequest) -> pb.InferRequest:
+    """The message of a request. Raises `CodecError` for an observation that cannot be sent."""
+    message = pb.InferRequest(
+        id=request.id,
+        observation=observation_to_proto(request.observation),
+        noise_seed=request.noise_seed,
+        batch=request.batch,
+        deadline_ms=request.deadline_ms,
+    )
+    if (moment := request.episode) is not None:
+        message.episode.CopyFrom(pb.EpisodeMoment(env_id=moment.env_id, seed=moment.seed, step=moment.step))
+    return message
+
+
+def parse_request(data: bytes) -> pb.InferRequest:
+    """Read the bytes of a request. Raises `CodecError` when they are none."""
+    try:
+        message: pb.InferRequest = pb.InferRequest.FromString(data)
+    except DecodeError as error:
+        raise CodecError("The message is no InferRequest of chunkwire.policy.v1.") from error
+    return message
+
+
+def request_from_proto(message: pb.InferRequest) -> InferRequest:
+    """The request of a message, checked as an envelope is.
+
+    Raises:
+        CodecError: a field is missing, unknown or out of range; names it.
+    """
+    if unknown := sorted({field.field_number for field in UnknownFieldSet(message)}):
+        raise CodecError(f"The request has unknown fields: {', '.join(map(str, unknown))}.")
+    if not message.HasField("observation"):
+        raise CodecError("The request has no observation.", field="observation")
+    wire: dict[str, Any] = {"id": message.id, "observation": observation_from_proto(message.observation)}
+    for name in ("noise_seed", "batch", "deadline_ms"):
+        if message.HasField(name):
+            wire[name] = getattr(message, name)
+    if message.HasField("episode"):
+        moment = message.episode
+        wire["episode"] = {"env_id": moment.env_id, "seed": moment.seed, "step": moment.step}
+    return InferRequest.from_wire(wire)
+
+
+def reply_to_proto(reply: InferReply) -> pb.InferResponse:
+    """The message of a reply."""
+    if reply.chunk is None:
+        assert reply.error is not None
+        return pb.InferResponse(id=reply.id, error=error_to_proto(reply.error))
+    chunk = reply.chunk
+    return pb.InferResponse(
+        id=reply.id,
+        chunk=pb.ActionChunk(
+            actions=tensor_to_proto(chunk.actions), timing=dict(chunk.timing), checkpoint=chunk.checkpoint
+        ),
+    )
+
+
+def reply_from_proto(message: pb.InferResponse) -> InferReply:
+    """The reply of a message. Raises `ProtocolViolation` when it holds neither actions nor an error."""
+    kind = message.WhichOneof("result")
+    if kind == "error":
+        return InferReply(message.id, error=error_from_proto(message.error))
+    if kind is None:
+        raise ProtocolViolation("The server's reply holds neither actions nor an error.")
+    chunk = message.chunk
+    try:
+        actions = tensor_from_proto(chunk.actions)
+    except CodecError as error:
+        raise ProtocolViolation(f"The server's actions cannot be read: {error.message}", field="actions") from error
+    if actions.dtype.kind != "f":
+        raise ProtocolViolation("The server's reply holds no floating-point `actions` array.", field="actions")
+    return InferReply(message.id, ActionChunk(actions, dict(chunk.timing), chunk.checkpoint))
+
+
+def error_to_proto(error: ChunkwireError) -> pb.Error:
+    """The message of an error, short enough for a call's metadata."""
+    field = None if error.field is None else error.field[:_LONGEST_FIELD]
+    pause = error.retry_after_ms if isinstance(error, Overloaded) else None
+    return pb.Error(code=error.code, message=error.message[:_LONGEST_MESSAGE], field=field, retry_after_ms=pause)
+
+
+def error_from_proto(message: pb.Error) -> ChunkwireError:
+    """The error of a message, as its own kind."""
+    wire: dict[str, Any] = {"code": message.code, "message": message.message}
+    for name in ("field", "retry_after_ms"):
+        if message.HasField(name):
+            wire[name] = getattr(message, name)
+    return error_from_wire(wire)
+
+
+def spec_to_proto(spec: PolicySpec) -> pb.GetSpecResponse:
+    """The answer to `GetSpec`."""
+    return pb.GetSpecResponse(protocol=PROTOCOL, spec_json=spec.to_json())

@@ -2,8 +2,9 @@
 
     python benchmarks/inference.py [--model tiny|small|base] [--batches 1,4,16]
 
-First the whole policy as a server calls it, against the openpi-shaped computation with the same transforms; then what
-each saving brings. Milliseconds; the ratio is to openpi's shape in the same run.
+With openpi's own tiny weights first the whole policy, from a raw observation to physical actions, against the same
+transforms around the openpi-shaped computation; then, for every model, what each saving brings. Milliseconds; the share
+is of openpi's shape in the same run.
 """
 
 from __future__ import annotations
@@ -21,10 +22,16 @@ from rich.console import Console
 from rich.table import Table
 
 from training.pi05.checkpoint.weights import read_params
-from training.pi05.model.config import GemmaConfig, ModelConfig, SigLIPConfig, preset
+from training.pi05.load import load_policy
+from training.pi05.model.config import SLOTS, GemmaConfig, ModelConfig, SigLIPConfig, preset
 from training.pi05.model.params import config_of_params, count_params, param_shapes
+from training.pi05.policy import noise_from_seed
+from training.pi05.released import RELEASED
+from training.pi05.transforms.observation import collate
 
 _TINY = Path(__file__).parents[1] / "tests/data/openpi/checkpoints/tiny_pi05/100"
+_TOKENIZER = _TINY.parents[2] / "tiny_tokenizer.model"
+_TASK = "pick up the black bowl"
 _PROMPT, _BUCKET = 24, 32
 """Tokens of the prompt, and the bucket that it is padded to."""
 
@@ -64,12 +71,46 @@ def measure(config: ModelConfig, flat: dict[str, np.ndarray], batch: int, rounds
     return {name: float(np.median(each)) * 1e3 for name, each in seconds.items()}
 
 
+def whole_policy(rounds: int) -> dict[str, float]:
+    """Median milliseconds from a raw LIBERO observation to its action chunk: openpi's shape, and ours."""
+    released = RELEASED["pi05_libero"].spec
+    prompt = dataclasses.replace(released.observation.prompt, max_tokens=64, trained=(_TASK,))
+    spec = dataclasses.replace(
+        released,
+        policy=dataclasses.replace(released.policy, action_horizon=20),
+        observation=dataclasses.replace(released.observation, prompt=prompt),
+    )
+    policy = load_policy(_TINY, spec=spec, tokenizer=str(_TOKENIZER), dtype="float32")
+    shaped = inference(policy.model, read_params(_TINY, np.float32), VARIANTS[0])
+    draw = np.random.default_rng(0)
+    images = {camera.key: draw.integers(0, 256, (224, 224, 3), np.uint8) for camera in released.observation.cameras}
+    observation = {**images, "observation/state": draw.uniform(-0.5, 0.5, 8), "prompt": _TASK}
+    noise = noise_from_seed(0, policy.noise_shape)[None]
+
+    def as_openpi() -> np.ndarray:
+        row = policy.transform(observation)
+        inputs = collate([row], policy.model.max_token_len)
+        absent = np.zeros_like(inputs.images[SLOTS[0]])
+        inputs = inputs.replace(
+            images={**inputs.images, SLOTS[2]: absent}, image_masks={**inputs.image_masks, SLOTS[2]: np.zeros(1, bool)}
+        )
+        return policy.transform.actions.inverse(shaped(inputs, noise), row.start_state[None])[0]
+
+    ways = {"openpi's shape": as_openpi, "ours": lambda: policy(observation, noise_seed=0).actions}
+    np.testing.assert_allclose(ways["ours"](), as_openpi(), atol=1e-4)
+    return {name: float(np.median(each)) * 1e3 for name, each in interleaved(ways, rounds, calls=10).items()}
+
+
 def main(
     model: Annotated[str, typer.Option(help="tiny (openpi's fixture), small, or base (110M parameters).")] = "tiny",
     batches: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,2,4,8,16",
     rounds: Annotated[int, typer.Option(help="Interleaved rounds of three calls each.")] = 5,
 ) -> None:
     """Print one table."""
+    console = Console(width=160)
+    if model == "tiny":
+        theirs, ours = whole_policy(rounds).values()
+        console.print(f"whole policy: openpi's shape {theirs:.1f} ms, ours {ours:.1f} ms, share {ours / theirs:.2f}")
     config, flat = load(model)
     sizes = [int(part) for part in batches.split(",")]
     columns = {batch: measure(config, flat, batch, rounds) for batch in sizes}
@@ -84,7 +125,7 @@ def main(
             for times in columns.values()
         ]
         table.add_row(variant.name, *cells)
-    Console(width=160).print(table)
+    console.print(table)
 
 
 if __name__ == "__main__":

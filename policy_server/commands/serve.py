@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 
-from policy_server.log import log, show_log
+from policy_server.commands import operation_flags as flags
+from policy_server.log import LogFormat, LogLevel, log, show_log
+from policy_server.options import ServerOptions
 from policy_server.policies.served import ServedPolicy
 
 __all__ = ["serve_command"]
+
+_DEFAULT = ServerOptions()
 
 
 def serve_command(
@@ -47,18 +51,50 @@ def serve_command(
     compile_cache: Annotated[
         Path | None, typer.Option(help="Directory that keeps compiled programs. Default: the user's cache.")
     ] = None,
+    api_key_file: flags.ApiKeyFile = None,
+    tls_cert: flags.TlsCert = None,
+    tls_key: flags.TlsKey = None,
+    max_message_bytes: flags.MaxMessageBytes = _DEFAULT.max_message_bytes,
+    max_connections: flags.MaxConnections = _DEFAULT.max_connections,
+    max_waiting: flags.MaxWaiting = _DEFAULT.max_waiting,
+    max_batch: flags.MaxBatch = _DEFAULT.max_batch,
+    max_unanswered: flags.MaxUnanswered = _DEFAULT.max_unanswered,
+    default_deadline: flags.DefaultDeadline = _DEFAULT.default_deadline_s,
+    max_deadline: flags.MaxDeadline = _DEFAULT.max_deadline_s,
+    read_timeout: flags.ReadTimeout = _DEFAULT.read_timeout_s,
+    idle_connection: flags.IdleConnection = _DEFAULT.idle_connection_s,
+    idle_timeout: flags.IdleTimeout = _DEFAULT.idle_timeout_s,
+    log_format: flags.LogFormatFlag = LogFormat.HUMAN,
+    log_level: flags.LogLevelFlag = LogLevel.INFO,
 ) -> None:
-    """Serve a policy's action chunks: openpi's WebSocket protocol and ours, /healthz, /readyz, /spec."""
+    """Serve a policy's action chunks: openpi's WebSocket protocol and ours, /healthz, /readyz, /metrics, /spec."""
     if context.invoked_subcommand is not None:
         return
-    show_log()
+    show_log(log_format, log_level)
     if (checkpoint is None) == (policy is None):
         raise typer.BadParameter("Pass either a step directory or --policy, one of them.", param_hint="--checkpoint")
     sizes = _sizes(batch_sizes)
     if dtype not in (None, "bfloat16", "float32"):
         raise typer.BadParameter(f"{dtype!r} is neither bfloat16 nor float32.", param_hint="--dtype")
+    options = ServerOptions(
+        host=host,
+        port=port,
+        api_key_file=api_key_file,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        batch_sizes=sizes,
+        max_message_bytes=max_message_bytes,
+        max_connections=max_connections,
+        max_waiting=max_waiting,
+        max_batch=max_batch,
+        max_unanswered=max_unanswered,
+        default_deadline_s=default_deadline,
+        max_deadline_s=max_deadline,
+        read_timeout_s=read_timeout,
+        idle_connection_s=idle_connection,
+        idle_timeout_s=60 * idle_timeout,
+    )
     # jax takes seconds to load, so it is loaded when there is something to serve.
-    from policy_server.options import ServerOptions
     from policy_server.process import run_server
 
     if policy is not None:
@@ -68,7 +104,7 @@ def serve_command(
     else:
         assert checkpoint is not None
         served = _load(checkpoint, spec, tokenizer, dtype, compile_cache)
-    run_server(served, ServerOptions(host=host, port=port, batch_sizes=sizes))
+    run_server(served, options)
 
 
 def _load(

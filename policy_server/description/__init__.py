@@ -1,0 +1,1 @@
+"""What `serve describe` says of a checkpoint."""

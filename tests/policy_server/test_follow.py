@@ -1,0 +1,136 @@
+"""Following a run: newer steps are served in place, unusable ones change nothing, and nothing is compiled anew."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import shutil
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from policy_protocol.spec import PolicySpec
+from policy_server.engine.compile_counter import CompileCounter
+from policy_server.follow import Follower, first_step
+from training.pi05.checkpoint.step_directory import SPEC_FILE, TOKENIZER_FILE, CheckpointInvalid
+from training.pi05.checkpoint.weights import as_saved, read_params
+from training.pi05.load import load_policy, reload_policy
+from training.pi05.model.params import unflatten
+
+from .conftest import CHECKPOINT, LIBERO, TOKENIZER
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Tiny models spend their time in the compiler: it may leave out what makes large ones fast."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def write_step(run, number, change=lambda flat: flat, spec=LIBERO):
+    """A complete step of the run, with changed weights."""
+    draft = run / f"{number}.unfinished"
+    (draft / "assets").mkdir(parents=True)
+    shutil.copytree(CHECKPOINT / "assets", draft / "assets", dirs_exist_ok=True)
+    shutil.copy(TOKENIZER, draft / "assets" / TOKENIZER_FILE)
+    checkpoint = dataclasses.replace(spec.policy.checkpoint, step=number)
+    spec = dataclasses.replace(spec, policy=dataclasses.replace(spec.policy, checkpoint=checkpoint))
+    (draft / "assets" / SPEC_FILE).write_text(spec.to_json())
+    flat = change(read_params(CHECKPOINT))
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save((draft / "params").absolute(), as_saved(unflatten(flat)))
+    draft.rename(run / str(number))
+    return run / str(number)
+
+
+def scaled(flat):
+    return {path: leaf * 1.5 if "action_out_proj" in path else leaf for path, leaf in flat.items()}
+
+
+def broken(flat):
+    return {path: np.full_like(leaf, np.nan) if "action_in_proj/bias" in path else leaf for path, leaf in flat.items()}
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_step(folder, 9)
+    return folder
+
+
+@pytest.fixture
+def served(run):
+    """A policy that serves the run's first step, and its follower."""
+    policy = load_policy(first_step(run))
+    policy.compile(1, policy.prompt_lengths[-1])
+    return policy, Follower(policy, run, lambda step: reload_policy(policy, step))
+
+
+def actions(policy, observation):
+    return policy(observation, noise_seed=0).actions
+
+
+def test_a_newer_step_is_served_in_place(run, served, observation):
+    policy, follower = served
+    before = actions(policy, observation)
+    write_step(run, 19, scaled)
+    asyncio.run(follower.look())
+    assert policy.spec.policy.checkpoint.step == 19
+    assert np.abs(actions(policy, observation) - before).max() > 1e-3
+    fresh = actions(load_policy(run / "19"), observation)
+    np.testing.assert_array_equal(actions(policy, observation), fresh)
+
+
+def test_after_a_reload_no_program_is_compiled(run, served, observation):
+    policy, follower = served
+    actions(policy, observation)
+    write_step(run, 19, scaled)
+    asyncio.run(follower.look())  # cutting the new weights into layers may compile; answering with them must not
+    counter = CompileCounter()
+    actions(policy, observation)
+    assert counter.count == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (broken, "hold NaN or infinity in action_in_proj/bias. Use another step."),
+        (lambda flat: {path: leaf for path, leaf in flat.items() if "time_mlp_in" not in path}, "2 missing"),
+    ],
+)
+def test_a_step_that_cannot_be_used_changes_nothing(run, served, observation, caplog, change, message):
+    policy, follower = served
+    before = actions(policy, observation)
+    write_step(run, 19, change)
+    with caplog.at_level(logging.WARNING, logger="policy_server"):
+        logging.getLogger("policy_server").propagate = True
+        asyncio.run(follower.look())
+    np.testing.assert_array_equal(actions(policy, observation), before)
+    assert policy.spec.policy.checkpoint.step == 9
+    assert "step 19 is not served" in caplog.text
+    assert message in caplog.text
+
+
+def test_a_step_with_other_norm_stats_is_refused(run, served):
+    policy, _ = served
+    other = dataclasses.replace(LIBERO, policy=dataclasses.replace(LIBERO.policy, norm_stats_hash="another"))
+    with pytest.raises(CheckpointInvalid) as error:
+        reload_policy(policy, write_step(run, 29, spec=other))
+    assert error.value.message.endswith("has other norm stats than the checkpoint that is served; start a new server.")
+
+
+def test_following_waits_for_the_first_step_and_says_when_there_is_no_run(tmp_path):
+    with pytest.raises(CheckpointInvalid, match="There is no run at .* to follow"):
+        first_step(tmp_path / "nowhere")
+    with pytest.raises(CheckpointInvalid, match="has no complete step yet"):
+        first_step(tmp_path, every_s=0.01, wait_s=0.05)
+
+
+def test_the_spec_of_a_step_names_it(run):
+    assert PolicySpec.read(run / "9/assets" / SPEC_FILE).policy.checkpoint.step == 9

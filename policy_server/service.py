@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import TypeVar
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 
-from policy_protocol.errors import ChunkwireError, Draining, InternalError
+from policy_protocol.errors import ChunkwireError, Draining, InternalError, Overloaded
 from policy_protocol.messages import ActionChunk
 from policy_protocol.spec import PolicySpec
 from policy_server.engine.batcher import Batcher
 from policy_server.log import log
+from policy_server.metrics import Metrics
+from policy_server.options import ServerOptions
+from policy_server.policies.prepare import prepared_rows
+from policy_server.policies.served import ServedPolicy
+from policy_server.request_record import RequestRecord
 from policy_server.session import Question
-from training.pi05.transforms.observation import ObservationTransform, Row
 
 __all__ = ["PolicyService"]
 
@@ -22,33 +28,59 @@ T = TypeVar("T")
 
 
 class PolicyService:
-    """Shared by all transports; lives on the event loop, never blocks it."""
+    """Shared by all transports; lives on the event loop, never blocks it.
 
-    def __init__(self, spec: PolicySpec, transform: ObservationTransform, batcher: Batcher) -> None:
-        self.spec = spec
-        self._transform = transform
+    A transport asks for each request, in this order: `record`, `admit`, `answer`. Whatever happens to it is counted and
+    logged there.
+    """
+
+    def __init__(self, policy: ServedPolicy, batcher: Batcher, metrics: Metrics, options: ServerOptions) -> None:
+        self._policy = policy
         self._batcher = batcher
+        self.metrics = metrics
+        self._options = options
         self._open = asyncio.Event()
         self._in_flight: set[asyncio.Future[object]] = set()
-        self.draining = False
+        self._rows = 0
+        self._last_request = time.monotonic()
+        self._ending = asyncio.Event()
+
+    @property
+    def draining(self) -> bool:
         """Whether new requests are refused because the process is ending."""
+        return self._ending.is_set()
+
+    @property
+    def spec(self) -> PolicySpec:
+        """What clients are told of the policy."""
+        return self._policy.spec
 
     @property
     def ready(self) -> bool:
         """Whether every shape is compiled and requests are taken."""
         return self._open.is_set() and not self.draining
 
+    @property
+    def idle_s(self) -> float:
+        """Seconds for which nobody has asked anything; 0 while a request is in flight."""
+        return 0.0 if self._rows else time.monotonic() - self._last_request
+
     def set_ready(self) -> None:
         """Every shape is compiled: greet who waits and answer."""
+        self._last_request = time.monotonic()
         self._open.set()
 
     async def wait_open(self) -> None:
         """Until the policy is ready, or will never be."""
         await self._open.wait()
 
+    async def wait_draining(self) -> None:
+        """Until new requests are refused."""
+        await self._ending.wait()
+
     async def drain(self) -> None:
         """Refuse new requests and finish those in flight."""
-        self.draining = True
+        self._ending.set()
         self._open.set()  # clients that wait for their greeting must not keep the server from closing
         while self._in_flight:
             await asyncio.wait(self._in_flight)
@@ -60,42 +92,96 @@ class PolicyService:
         task.add_done_callback(self._in_flight.discard)
         return task
 
-    def check_open(self) -> None:
-        """Raises `Draining` when the server takes no new requests."""
-        if self.draining:
-            raise Draining("The server is shutting down and takes no new requests.")
+    def record(self, transport: str, client: str, size: int) -> RequestRecord:
+        """A request of `size` bytes has arrived."""
+        self.metrics.received(transport, size)
+        self._last_request = time.monotonic()
+        return RequestRecord(self.metrics, transport, client)
 
-    async def answer(self, question: Question) -> ActionChunk:
+    def admit(self, record: RequestRecord, read: Callable[[], Question]) -> Question:
+        """Read a request, unless the server takes no new ones.
+
+        Raises:
+            ChunkwireError: what the client is told; `Draining`, or what `read` found wrong.
+        """
+        with _ending(record):
+            if self.draining:
+                raise Draining("The server is shutting down and takes no new requests.")
+            question = read()
+        record.understood(question)
+        return question
+
+    async def answer(self, question: Question, record: RequestRecord) -> ActionChunk:
         """Actions for a question.
 
         Raises:
             ChunkwireError: what the client is told; a failure of ours is logged and becomes `InternalError`.
         """
-        try:
-            return await self._infer(question)
-        except ChunkwireError:
-            raise
-        except Exception:
-            log.exception("a request failed")
-            raise InternalError("The server failed; its log has the reason.") from None
+        count = len(question.observations)
+        with _ending(record):
+            self._make_room(count)
+            try:
+                chunk = await self._infer(question, record)
+            finally:
+                self._rows -= count
+                self._last_request = time.monotonic()
+        record.answered(chunk.timing)
+        return chunk
 
-    async def _infer(self, question: Question) -> ActionChunk:
-        rows = await asyncio.to_thread(lambda: [self._transform(observation) for observation in question.observations])
-        chunks = await self._chunks(question, rows)
+    def _make_room(self, count: int) -> None:
+        """Counted before the transforms: a flood must not pile up in front of them."""
+        if self._rows + count > self._options.max_waiting:
+            seconds = self.metrics.seconds_for(self._rows)
+            pause = 1000 if seconds is None else min(max(round(500 * seconds), 10), 60_000)  # when half are answered
+            raise Overloaded(
+                f"{self._rows} rows are waiting already and this server takes {self._options.max_waiting} "
+                f"(--max-waiting). Ask again in {pause} ms.",
+                retry_after_ms=pause,
+            )
+        self._rows += count
+
+    async def _infer(self, question: Question, record: RequestRecord) -> ActionChunk:
+        rows = await asyncio.to_thread(prepared_rows, self._policy, question)
+        chunks = await self._chunks(question, rows, record.client)
         if not question.batched:
             return chunks[0]
         actions = np.stack([chunk.actions for chunk in chunks])
-        return ActionChunk(actions, {key: max(chunk.timing[key] for chunk in chunks) for key in chunks[0].timing})
+        timing = {key: max(chunk.timing[key] for chunk in chunks) for key in chunks[0].timing}
+        return ActionChunk(actions, timing, chunks[0].checkpoint)
 
-    async def _chunks(self, question: Question, rows: Sequence[Row]) -> Sequence[ActionChunk]:
+    async def _chunks(self, question: Question, rows: Sequence[Any], client: str) -> Sequence[ActionChunk]:
         """One chunk a row; when one row fails, the others are taken out of the queue."""
         futures: list[asyncio.Future[ActionChunk]] = []
         try:
             for index, row in enumerate(rows):
-                waiting = self._batcher.submit(row, question.row_seed(index), question.expires)
+                waiting = self._batcher.submit(row, question.row_seed(index), self._expires(question), client)
                 futures.append(asyncio.wrap_future(waiting))
             return await asyncio.gather(*futures)
         except ChunkwireError:
             for future in futures:
                 future.cancel()
             raise
+
+    def _expires(self, question: Question) -> float:
+        """Moment of `time.perf_counter` after which the client wants no answer."""
+        options = self._options
+        asked = options.default_deadline_s if question.deadline_ms is None else question.deadline_ms / 1e3
+        return question.received + min(asked, options.max_deadline_s)
+
+
+@contextmanager
+def _ending(record: RequestRecord) -> Iterator[None]:
+    """Count and log a request that ends here, without actions; what is no error of ours becomes one."""
+    try:
+        yield
+    except ChunkwireError as error:
+        record.refused(error)
+        raise
+    except asyncio.CancelledError:
+        record.cancelled()
+        raise
+    except Exception:
+        log.exception("request %s failed", record.id)
+        error = InternalError(f"The server failed on this request; its log has the reason under {record.id}.")
+        record.refused(error)
+        raise error from None

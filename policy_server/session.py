@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from policy_protocol.codec import ArrayEncoding, pack, unpack
 from policy_protocol.errors import ChunkwireError, CodecError, InvalidObservation
-from policy_protocol.messages import PROTOCOL, ActionChunk, InferReply, InferRequest, Observation, is_envelope
+from policy_protocol.messages import (
+    PROTOCOL,
+    ActionChunk,
+    EpisodeMoment,
+    InferReply,
+    InferRequest,
+    Observation,
+    is_envelope,
+)
 from policy_protocol.spec import PolicySpec
 
 __all__ = ["Question", "Session"]
@@ -34,12 +42,9 @@ class Question:
     encoding: ArrayEncoding
     envelope_id: int | None
     """None for openpi's bare observations, which are answered strictly in order."""
+    episode: EpisodeMoment | None = None
+    """For the log, and for policies that replay."""
     received: float = field(default_factory=time.perf_counter)
-
-    @property
-    def expires(self) -> float | None:
-        """Moment of `time.perf_counter` after which the client wants no answer; None without a deadline."""
-        return None if self.deadline_ms is None else self.received + self.deadline_ms / 1e3
 
     def row_seed(self, row: int) -> int | None:
         """Noise seed of a row: rows of one batch must not share their noise."""
@@ -90,16 +95,26 @@ class Session:
         """
         observations = self._rows(request) if request.batch is not None else (request.observation,)
         return Question(
-            observations, request.noise_seed, request.batch is not None, request.deadline_ms, encoding, request.id
+            observations,
+            request.noise_seed,
+            request.batch is not None,
+            request.deadline_ms,
+            encoding,
+            request.id,
+            request.episode,
         )
+
+    def reply(self, question: Question, chunk: ActionChunk) -> InferReply:
+        """The reply to an envelope, with the time since it arrived."""
+        assert question.envelope_id is not None, "openpi's requests have no id"
+        timing = {**chunk.timing, "total_ms": (time.perf_counter() - question.received) * 1e3}
+        return InferReply(question.envelope_id, replace(chunk, timing=timing))
 
     def answer(self, question: Question, chunk: ActionChunk) -> bytes:
         """The reply frame to a question."""
-        total_ms = (time.perf_counter() - question.received) * 1e3
-        timing = {**chunk.timing, "total_ms": total_ms}
         if question.envelope_id is not None:
-            reply = InferReply(question.envelope_id, ActionChunk(chunk.actions, timing))
-            return pack(reply.to_wire(), question.encoding)
+            return pack(self.reply(question, chunk).to_wire(), question.encoding)
+        timing, total_ms = chunk.timing, (time.perf_counter() - question.received) * 1e3
         server_timing = {"infer_ms": timing["infer_ms"]}
         if self._previous_total_ms is not None:
             server_timing["prev_total_ms"] = self._previous_total_ms

@@ -33,6 +33,10 @@ def serve_command(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="WebSocket and HTTP port; 0 takes a free one and prints it.")
     ] = 8000,
+    grpc_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="gRPC port; 0 takes a free one. Default: the one above --port.")
+    ] = None,
+    grpc: Annotated[bool, typer.Option("--grpc/--no-grpc", help="Whether to serve gRPC.")] = True,
     spec: Annotated[
         str | None,
         typer.Option(
@@ -67,7 +71,7 @@ def serve_command(
     log_format: flags.LogFormatFlag = LogFormat.HUMAN,
     log_level: flags.LogLevelFlag = LogLevel.INFO,
 ) -> None:
-    """Serve a policy's action chunks: openpi's WebSocket protocol and ours, /healthz, /readyz, /metrics, /spec."""
+    """Serve a policy's action chunks: openpi's WebSocket protocol, ours, gRPC, /healthz, /readyz, /metrics, /spec."""
     if context.invoked_subcommand is not None:
         return
     show_log(log_format, log_level)
@@ -79,6 +83,8 @@ def serve_command(
     options = ServerOptions(
         host=host,
         port=port,
+        grpc=grpc,
+        grpc_port=grpc_port,
         api_key_file=api_key_file,
         tls_cert=tls_cert,
         tls_key=tls_key,

@@ -56,19 +56,30 @@ def broken(flat):
     return {path: np.full_like(leaf, np.nan) if "action_in_proj/bias" in path else leaf for path, leaf in flat.items()}
 
 
-@pytest.fixture
-def run(tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    write_step(folder, 9)
-    return folder
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """Step 9 of a run, once for all tests."""
+    return write_step(tmp_path_factory.mktemp("first"), 9)
+
+
+@pytest.fixture(scope="module")
+def policy(first):
+    """One policy for all tests, compiled once."""
+    loaded = load_policy(first)
+    loaded.compile(1, loaded.prompt_lengths[-1])
+    return loaded
 
 
 @pytest.fixture
-def served(run):
-    """A policy that serves the run's first step, and its follower."""
-    policy = load_policy(first_step(run))
-    policy.compile(1, policy.prompt_lengths[-1])
+def run(tmp_path, first):
+    shutil.copytree(first, tmp_path / "run" / "9")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def served(run, policy):
+    """The policy as it serves the run's first step, and its follower."""
+    reload_policy(policy, first_step(run))
     return policy, Follower(policy, run, lambda step: reload_policy(policy, step))
 
 

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from policy_protocol.errors import ChunkwireError
+from policy_server.commands.bench import bench_command
 from policy_server.commands.describe import describe_command
 from policy_server.commands.serve import serve_command
 from policy_server.log import log
@@ -19,6 +20,7 @@ app = typer.Typer(
 
 app.callback(invoke_without_command=True)(serve_command)
 app.command("describe")(describe_command)
+app.command("bench")(bench_command)
 
 
 def main() -> None:

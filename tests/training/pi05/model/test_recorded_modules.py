@@ -80,11 +80,11 @@ def watched(model, variables, inputs, x_t, t):
 def run(tiny, recorded, request):
     at, (held, computed) = recorded, PRECISIONS[request.param]
     model = PiModel(dataclasses.replace(tiny.config, dtype=computed, remat=False))
-    noise, inputs, (loss_x, loss_t) = at["in/noise"], tiny.inputs, noisy_batches(at)
+    noise, (loss_x, loss_t) = at["in/noise"], noisy_batches(at)
     x = np.concatenate([noise[None], trajectory(at, request.param)[:-1], loss_x])
     t = np.concatenate([np.repeat(denoising_times(10)[:, None], 2, axis=1), loss_t])
 
-    def everything(params):
+    def everything(params, inputs):
         variables = {"params": params}
         prefix = model.apply(variables, inputs, method=model.prefill)
 
@@ -96,7 +96,7 @@ def run(tiny, recorded, request):
         return full, velocities, prefix.cache, denoise(model, params, inputs, noise, 4)
 
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, held), tiny.params)
-    return Run(request.param, *jax.device_get(jax.jit(everything, compiler_options=QUICK)(params)))
+    return Run(request.param, *jax.device_get(jax.jit(everything, compiler_options=QUICK)(params, tiny.inputs)))
 
 
 def noisy_batches(at):
@@ -239,8 +239,8 @@ def test_inside_the_vision_tower_every_block_is_openpis(tiny, recorded, precisio
     tower = SigLIP(config.vision, config.language.width, jnp.dtype(dtype), remat=False, unrolled=True)
     params = unflatten(unroll(flatten(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tiny.params))))
     pixels = jnp.asarray(recorded["in/image_u8/base_0_rgb"], jnp.float32) / 255.0 * 2.0 - 1.0
-    run = jax.jit(lambda params: tower.apply({"params": params}, pixels, capture_intermediates=True)[1])
-    seen = flatten(jax.device_get(run(params["PaliGemma"]["img"])["intermediates"]))
+    run = jax.jit(lambda params, pixels: tower.apply({"params": params}, pixels, capture_intermediates=True)[1])
+    seen = flatten(jax.device_get(run(params["PaliGemma"]["img"], pixels)["intermediates"]))
 
     def check(name, ours):
         agree(Run(precision, *[None] * 4), ours[:, ::16], recorded[f"debug/{precision}/siglip/{name}"], 1e-5)
@@ -270,5 +270,5 @@ def test_noise_drawn_from_a_key_is_openpis_and_so_are_its_actions(tiny, recorded
     key = jax.random.wrap_key_data(recorded["in/sample_key_data"])
     noise = jax.random.normal(key, recorded["in/noise"].shape)
     np.testing.assert_allclose(noise, recorded["in/sample_rng_noise"], atol=1e-6)
-    run = jax.jit(lambda params: denoise(tiny.model, params, tiny.inputs, noise, 10), compiler_options=QUICK)
-    np.testing.assert_allclose(run(tiny.params), recorded["f32/sample_actions_rng"], atol=1e-4)
+    run = jax.jit(lambda params, inputs: denoise(tiny.model, params, inputs, noise, 10), compiler_options=QUICK)
+    np.testing.assert_allclose(run(tiny.params, tiny.inputs), recorded["f32/sample_actions_rng"], atol=1e-4)

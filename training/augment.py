@@ -12,8 +12,8 @@ Keys. Row i of every camera has key i of the batch's, so leaving out a camera ch
     wrist camera   row -> colour (one of one);                                  colour -> jitter (one of one)
     jitter         -> brightness, contrast, hue, (2 unused); whether to jitter is drawn from the jitter key itself
 
-Written here and not called: 2.6 times as fast on a CPU as augmax 0.4.1 (which gives the same numbers under today's
-jax), and a release of augmax that mends the saturation would change what a seed means.
+Written here and not called: more than twice as fast on a CPU as augmax 0.4.1 (which gives the same numbers under
+today's jax), and a release of augmax that mends the saturation would change what a seed means.
 """
 
 from __future__ import annotations

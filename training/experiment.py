@@ -69,7 +69,7 @@ class Experiment:
     you: the sampler integrates them too, and untrained they measurably lead the real ones astray."""
     augment: bool = False
     """Crop, turn and recolour the training images at random. openpi always does: set it to train as openpi trains.
-    A batch of 32 with two 224x224 cameras costs 0.3 s on two CPU cores."""
+    A batch of 32 with two 224x224 cameras costs 0.2 s on two CPU cores."""
     init: str = ""
     """Weights to start from: path or URL of a step directory, its `params`, a `model.safetensors` or its folder, or a
     PaliGemma `.npz`. Empty starts from scratch."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -88,8 +88,11 @@ async def _dial_websocket(url: str, timeout: float, api_key: str | None) -> Asyn
         raise _unavailable(url, timeout, error) from error
     if not isinstance(greeting, dict) or "policy_spec" not in greeting:
         raise ProtocolViolation(f"{url} sent no policy spec on connecting, so it is not a server of ours.")
-    async with socket:
+    try:
         yield _WebSocket(url, socket, PolicySpec.from_wire(greeting["policy_spec"]))
+    finally:
+        with suppress(AttributeError):  # websockets aborts a transport that is gone when the server hung up meanwhile
+            await socket.close()
 
 
 class _Grpc:

@@ -1,0 +1,66 @@
+"""The three calls of `chunkwire.policy.v1.PolicyService`: decode, ask the service, encode."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+
+from policy_protocol import policy_pb2 as pb
+from policy_protocol.errors import ChunkwireError
+from policy_protocol.protobuf_messages import reply_to_proto, spec_to_proto
+from policy_server.options import ServerOptions
+from policy_server.service import PolicyService
+from policy_server.session import Session
+from policy_server.transports.grpc_question import TRANSPORT, check_compiled, read_question
+from policy_server.transports.grpc_status import abort, peer_of
+from policy_server.transports.grpc_stream import InferStream
+
+__all__ = ["PolicyCalls"]
+
+
+class PolicyCalls:
+    """Answers calls. Requests come as bytes, so that garbage is counted and answered as on the WebSocket.
+
+    Args:
+        closing: set when the transport closes; streams end then.
+    """
+
+    def __init__(self, service: PolicyService, options: ServerOptions, closing: asyncio.Event) -> None:
+        self._service, self._options, self._closing = service, options, closing
+
+    @property
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+        """Name of each method, and what answers it."""
+
+        def write(message: pb.GetSpecResponse | pb.InferResponse) -> bytes:
+            return message.SerializeToString()
+
+        return {
+            "GetSpec": grpc.unary_unary_rpc_method_handler(self._get_spec, response_serializer=write),
+            "Infer": grpc.unary_unary_rpc_method_handler(self._infer, response_serializer=write),
+            "InferStream": grpc.stream_stream_rpc_method_handler(self._infer_stream, response_serializer=write),
+        }
+
+    async def _get_spec(self, _: bytes, context: grpc.aio.ServicerContext) -> pb.GetSpecResponse:
+        try:
+            check_compiled(self._service)
+        except ChunkwireError as error:
+            await abort(context, error)
+        return spec_to_proto(self._service.spec)
+
+    async def _infer(self, data: bytes, context: grpc.aio.ServicerContext) -> pb.InferResponse:
+        service, session = self._service, Session(self._service.spec, self._options.max_batch)
+        record = service.record(TRANSPORT, peer_of(context), len(data))
+        try:
+            question = service.admit(record, lambda: read_question(service, session, data, context.time_remaining()))
+            chunk = await service.begin(service.answer(question, record))
+        except ChunkwireError as error:
+            await abort(context, error)
+        reply = reply_to_proto(session.reply(question, chunk))
+        service.metrics.sent(TRANSPORT, reply.ByteSize())
+        return reply
+
+    async def _infer_stream(self, _: object, context: grpc.aio.ServicerContext) -> None:
+        with self._service.metrics.connection(TRANSPORT):
+            await InferStream(context, self._service, self._options, self._closing).run()

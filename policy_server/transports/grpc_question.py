@@ -1,0 +1,52 @@
+"""From the bytes of a gRPC request to a question for the service."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from policy_protocol.errors import CodecError, ServerUnavailable
+from policy_protocol.messages import InferRequest
+from policy_protocol.protobuf_messages import parse_request, request_from_proto
+from policy_server.service import PolicyService
+from policy_server.session import Question, Session
+
+__all__ = ["TRANSPORT", "check_compiled", "id_of", "read_question"]
+
+TRANSPORT = "grpc"
+"""Its name in metrics and logs."""
+
+
+def check_compiled(service: PolicyService) -> None:
+    """Raises `ServerUnavailable` until every shape is compiled: a call has a deadline, so it is not left waiting."""
+    if not (service.ready or service.draining):
+        raise ServerUnavailable("The server is still compiling. Ask again, or wait until grpc.health.v1 says SERVING.")
+
+
+def read_question(service: PolicyService, session: Session, data: bytes, remaining_s: float | None = None) -> Question:
+    """Read one request.
+
+    Args:
+        remaining_s: until the call's own deadline; the earlier of the two counts.
+
+    Raises:
+        CodecError: the bytes are no request, or a field is wrong.
+        InvalidObservation: its batch does not fit.
+        ServerUnavailable: the server still compiles.
+    """
+    check_compiled(service)
+    return session.admit(_with_deadline(request_from_proto(parse_request(data)), remaining_s))
+
+
+def id_of(data: bytes) -> int | None:
+    """The id of a request that was refused, so that the error can be matched; None when the bytes are no request."""
+    try:
+        return parse_request(data).id
+    except CodecError:
+        return None
+
+
+def _with_deadline(request: InferRequest, remaining_s: float | None) -> InferRequest:
+    if remaining_s is None:
+        return request
+    deadlines = (deadline for deadline in (request.deadline_ms, remaining_s * 1e3) if deadline is not None)
+    return replace(request, deadline_ms=min(deadlines))

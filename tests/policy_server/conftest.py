@@ -31,6 +31,7 @@ OPENPI = Path(__file__).parents[1] / "data/openpi"
 CHECKPOINT = OPENPI / "checkpoints/tiny_pi05/100"
 TOKENIZER = OPENPI / "tiny_tokenizer.model"
 SERVE = Path(sys.executable).with_name("serve")
+REHEARSED = Path(__file__).with_name("rehearsed_policy.py")
 
 LIBERO = PolicySpec(
     PolicySection("pi05", 20, 10, 10, CheckpointId("pi05_libero", "tiny", 100), 244_160, "quantile"),
@@ -49,9 +50,9 @@ LIBERO = PolicySpec(
 class ServerProcess:
     """`serve` as a user starts it; its log is collected."""
 
-    def __init__(self, arguments, environment):
+    def __init__(self, arguments, environment, command=(SERVE,)):
         self.process = subprocess.Popen(
-            [SERVE, *map(str, arguments)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [*command, *map(str, arguments)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         self.lines = []
         self._reader = threading.Thread(target=lambda: self.lines.extend(self._follow()), daemon=True)
@@ -61,7 +62,7 @@ class ServerProcess:
 
     def _follow(self):
         for line in self.process.stderr:
-            if found := re.search(r"http://127.0.0.1:(\d+)/healthz", line):
+            if found := re.search(r"https?://[\d.]+:(\d+)/healthz", line):
                 self.port = int(found[1])
                 self._port.set()
             yield line
@@ -137,6 +138,22 @@ def server(launch):
     """One server for all tests that leave it as it was."""
     with launch() as process:
         yield process.wait_ready()
+
+
+@pytest.fixture(scope="session")
+def rehearse(spec_file, environment):
+    """A context manager that starts `serve` on the policy of rehearsed_policy.py, which does as it is asked."""
+
+    @contextlib.contextmanager
+    def rehearsing(*arguments):
+        base = ["--policy", "rehearsed", "--spec", spec_file, "--port", 0, "--no-grpc", "--log-level", "debug"]
+        server = ServerProcess([*base, *arguments], environment, (sys.executable, REHEARSED))
+        try:
+            yield server
+        finally:
+            server.stop()
+
+    return rehearsing
 
 
 @pytest.fixture

@@ -1,0 +1,47 @@
+"""How the tests talk to a server process: one connection, requests, and what they say."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+from websockets.sync.client import connect
+
+from policy_protocol import InferReply, InferRequest, pack, unpack
+
+from .rehearsed_policy import state
+
+
+@contextlib.contextmanager
+def dial(server, **options):
+    """A greeted connection."""
+    with connect(server.url, compression=None, max_size=None, **options) as connection:
+        connection.recv(timeout=60)
+        yield connection
+
+
+def send(connection, request):
+    connection.send(pack(request.to_wire()))
+
+
+def receive(connection, timeout=60):
+    return InferReply.from_wire(unpack(connection.recv(timeout=timeout)).value)
+
+
+def ask(connection, request, timeout=60):
+    send(connection, request)
+    return receive(connection, timeout)
+
+
+def rehearsed(number=0, side=8, deadline_ms=None, episode=None, batch=None, **wish):
+    """A request to the rehearsed policy, with images of `side` pixels."""
+    image = np.zeros((side, side, 3), np.uint8)
+    observation = {
+        "observation/image": image,
+        "observation/wrist_image": image,
+        "observation/state": state(**wish),
+        "prompt": "pick up the red cube",
+    }
+    if batch is not None:
+        observation = {k: v if isinstance(v, str) else np.stack([v] * batch) for k, v in observation.items()}
+    return InferRequest(number, observation, None, batch, deadline_ms, episode)

@@ -1,0 +1,113 @@
+"""What /metrics counts, read back as Prometheus reads it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from openpi_client.websocket_client_policy import WebsocketClientPolicy
+from prometheus_client.parser import text_string_to_metric_families
+
+from policy_server.metrics import Metrics
+
+from .rehearsed_policy import DEVICE_LOST
+from .talking import ask, dial, rehearsed
+
+
+def read(page):
+    """Name and labels -> value, without the library's own samples."""
+    return {
+        (sample.name.removeprefix("chunkwire_"), *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+@pytest.fixture(scope="module")
+def server(rehearse):
+    with rehearse("--batch-sizes", "1,4") as process:
+        yield process.wait_ready()
+
+
+@pytest.fixture
+def metrics(server):
+    """The growth of a sample since the test began."""
+    before = read(server.page("/metrics")[1])
+
+    def grown(*key):
+        return read(server.page("/metrics")[1])[key] - before.get(key, 0)
+
+    return grown
+
+
+def test_requests_are_counted_by_transport_and_code(server, metrics):
+    with dial(server) as connection:
+        for number in range(3):
+            ask(connection, rehearsed(number))
+        ask(connection, rehearsed(3, fault=DEVICE_LOST))
+    assert metrics("requests_total", "ok", "websocket") == 3
+    assert metrics("requests_total", "internal", "websocket") == 1
+    assert metrics("request_seconds_count", "websocket") == 4
+
+
+def test_openpi_clients_are_counted_too(server, metrics, observation):
+    client = WebsocketClientPolicy("127.0.0.1", server.port)
+    client.infer({**observation, "observation/state": rehearsed().observation["observation/state"]})
+    with pytest.raises(RuntimeError, match="invalid_argument"):
+        client.infer({})
+    assert metrics("requests_total", "ok", "websocket") == 1
+    assert metrics("requests_total", "invalid_argument", "websocket") == 1
+
+
+def test_batches_padding_and_the_device_are_counted_by_row_and_second(server, metrics):
+    with dial(server) as connection:
+        ask(connection, rehearsed(0, batch=3, seconds=0.2))
+    assert metrics("batch_rows_sum") == 3
+    assert metrics("queue_seconds_count") == 3
+    assert metrics("device_busy_seconds_total", "0") == pytest.approx(0.2 * metrics("batch_rows_count"), abs=0.1)
+    assert read(server.page("/metrics")[1])[("device_busy_share",)] > 0
+
+
+def test_bytes_in_and_out_are_the_frames(server, metrics):
+    with dial(server) as connection:
+        greeting = metrics("sent_bytes_total", "websocket")
+        ask(connection, rehearsed(side=64))
+    assert metrics("received_bytes_total", "websocket") == pytest.approx(2 * 64 * 64 * 3, abs=1000)
+    assert metrics("sent_bytes_total", "websocket") - greeting == pytest.approx(20 * 7 * 8, abs=500)
+
+
+def test_open_connections_are_counted_until_they_close(server, metrics):
+    with dial(server), dial(server):
+        assert metrics("connections", "websocket") == 2
+    deadline = time.monotonic() + 10
+    while metrics("connections", "websocket") != 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_the_page_names_the_checkpoint_and_is_of_prometheus_type(server):
+    status, page = server.page("/metrics")
+    assert status == 200
+    assert read(page)[("checkpoint_info", "100", "pi05_libero", "tiny")] == 1
+    assert read(page)[("compiled_programs",)] == 0  # this policy has nothing to compile
+    assert read(page)[("process_resident_memory_bytes",)] > 10_000_000
+
+
+def test_the_pace_of_the_devices_is_that_of_their_batches():
+    metrics = Metrics()
+    assert metrics.seconds_for(10) is None
+    metrics.batch(8, 8, 1.0)
+    metrics.batch(2, 4, 1.0)
+    assert metrics.seconds_for(10) == pytest.approx(2.0)
+    metrics.use_replicas(2)
+    assert metrics.seconds_for(10) == pytest.approx(1.0)
+    page = read(metrics.page().decode())
+    assert page[("padding_rows_total",)] == 2
+    assert page[("batch_seconds_count", "0")] == 2
+
+
+def test_two_servers_of_one_process_count_apart():
+    one, other = Metrics(), Metrics()
+    one.request("grpc", "ok", 0.1)
+    assert ("requests_total", "grpc", "ok") in read(one.page().decode())
+    assert ("requests_total", "grpc", "ok") not in read(other.page().decode())

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 from training.experiment import Experiment, ExperimentInvalid
 from training.pi05.checkpoint.base_weights import BaseWeights, open_base_weights
 from training.pi05.checkpoint.step_directory import CheckpointInvalid
+from training.pi05.listing import listed
 from training.pi05.model.config import ModelConfig
 from training.pi05.model.lora import is_lora
 from training.pi05.model.params import (
@@ -130,8 +131,6 @@ def _finite(leaves: dict[str, Array]) -> dict[str, Bool[Array, ""]]:
 def _check_finite(leaves: Mapping[str, Array], source: str) -> None:
     wrong = sorted(path for path, finite in jax.device_get(_finite(dict(leaves))).items() if not finite)
     if wrong:
-        more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise CheckpointInvalid(
-            f"The weights of {source} hold NaN or infinity in {', '.join(wrong[:8])}{more}. "
-            "Start from another checkpoint."
+            f"The weights of {source} hold NaN or infinity in {listed(wrong)}. Start from another checkpoint."
         )

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from training.pi05.checkpoint.pytorch_layout import Leaf, size_of, sizes_of
 from training.pi05.checkpoint.pytorch_names import UNUSED, canonical, family_of, leaves
 from training.pi05.checkpoint.step_directory import CheckpointInvalid
+from training.pi05.listing import counted
 
 __all__ = ["is_safetensors", "read_safetensors"]
 
@@ -126,8 +127,8 @@ def _check_names(
     expected = {name for _, names in named for name in names}
     unexpected = sorted(tensors[name].name for name in tensors.keys() - expected - UNUSED.keys())
     lines = [
-        *_listed("missing", sorted(expected - tensors.keys())),
-        *_listed("unexpected", unexpected),
+        *counted("missing", sorted(expected - tensors.keys())),
+        *counted("unexpected", unexpected),
     ]
     if len(tensors) < held:
         lines.append(f"{held - len(tensors)} of its names differ only in a wrapper's prefix.")
@@ -147,7 +148,7 @@ def _check_tensors(
         for leaf, name, tensor in pairs
         if len(tensor.shape) != len(leaf.theirs)
     ]
-    _complain([*_listed("of a type that is no float", types), *_listed("of the wrong shape", ranks)], path)
+    _complain([*counted("of a type that is no float", types), *counted("of the wrong shape", ranks)], path)
     sizes = sizes_of([(leaf, tensor.shape) for leaf, _, tensor in pairs], vision_heads)
     expected = {leaf: tuple(size_of(axis, sizes) for axis in leaf.theirs) for leaf, _ in named}
     shapes = [
@@ -155,7 +156,7 @@ def _check_tensors(
         for leaf, name, tensor in pairs
         if tensor.shape != expected[leaf]
     ]
-    _complain(_listed("of the wrong shape", shapes), path)
+    _complain(counted("of the wrong shape", shapes), path)
     return sizes
 
 
@@ -165,13 +166,6 @@ def _complain(lines: Sequence[str], path: Path) -> None:
             f"The tensors in {path} are not those of a Pi0 or Pi0.5 model as LeRobot or openpi saves it. "
             + " ".join(lines)
         )
-
-
-def _listed(kind: str, names: Sequence[str]) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return [f"{len(names)} {kind}: {', '.join(names[:8])}{more}."]
 
 
 def _read(leaf: Leaf, tensors: Sequence[_Tensor], sizes: Mapping[str, int], dtype: Any) -> Float[np.ndarray, "..."]:

@@ -15,6 +15,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from policy_protocol.errors import ChunkwireError
 from policy_protocol.spec import Family
+from training.pi05.listing import counted
 from training.pi05.model.config import SLOTS, GemmaConfig, ModelConfig, SigLIPConfig
 from training.pi05.model.lora import is_lora
 from training.pi05.model.pi import ModelInput, PiModel
@@ -102,9 +103,9 @@ def check_params(flat: Flat, config: ModelConfig, source: str) -> None:
     ]
     lines = [
         *_differences(flat, expected, config),
-        *_listed("missing", sorted(expected.keys() - flat.keys())),
-        *_listed("unexpected", sorted(flat.keys() - expected.keys())),
-        *_listed("of the wrong shape", wrong),
+        *counted("missing", sorted(expected.keys() - flat.keys())),
+        *counted("unexpected", sorted(flat.keys() - expected.keys())),
+        *counted("of the wrong shape", wrong),
     ]
     if lines:
         raise ParamsMismatch(
@@ -124,13 +125,6 @@ def _differences(flat: Flat, expected: Flat, config: ModelConfig) -> list[str]:
         if held and family != config.family:
             said.append(f"It holds {family} weights ({', '.join(held)}).")
     return said
-
-
-def _listed(kind: str, leaves: list[str]) -> list[str]:
-    if not leaves:
-        return []
-    more = f" and {len(leaves) - 8} more" if len(leaves) > 8 else ""
-    return [f"{len(leaves)} {kind}: {', '.join(leaves[:8])}{more}."]
 
 
 def config_of_params(flat: Flat, action_horizon: int, max_token_len: int, dtype: Any) -> ModelConfig:

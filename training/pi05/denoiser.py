@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -40,7 +39,7 @@ class Denoiser:
         placement: Shardings,
     ) -> None:
         self._model, self._steps, self._placement = model, steps, placement
-        self._weights = serving_params(model, flat, steps, placement)
+        self._weights = self.prepared(flat)
         self._compiled: dict[tuple[int, int], Callable[..., Array]] = {}
         network = PiModel(model, unrolled=True, kernel=attention)
 
@@ -49,18 +48,13 @@ class Denoiser:
 
         self._run: Any = jax.jit(run, donate_argnames="noise")
 
-    def replace(self, flat: Mapping[str, Array]) -> None:
-        """Take other weights of the same model; nothing is compiled anew."""
-        self._weights = serving_params(self._model, flat, self._steps, self._placement)
+    def prepared(self, flat: Mapping[str, Array]) -> ServingParams:
+        """Other weights of the same model, beside those in use: nothing is compiled anew to compute with them."""
+        return serving_params(self._model, flat, self._steps, self._placement)
 
-    def damaged(self) -> list[str]:
-        """Paths of the weights that hold NaN or infinity."""
-        paths = jax.tree_util.tree_leaves_with_path(self._weights.params)
-        finite = jax.jit(lambda params: jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), params))
-        each = jax.tree.leaves(finite(self._weights.params))
-        return [
-            "/".join(str(key.key) for key in path) for (path, _), sound in zip(paths, each, strict=True) if not sound
-        ]
+    def replace(self, weights: ServingParams) -> None:
+        """Compute with prepared weights from here on."""
+        self._weights = weights
 
     def shards(self) -> Iterator[jax.Shard]:
         """The pieces of the weights, each on its device."""

@@ -13,12 +13,13 @@ import numpy as np
 from jaxtyping import Array
 
 from policy_protocol.spec import PolicySpec
+from training.pi05.checkpoint.finite import non_finite
 from training.pi05.checkpoint.pytorch import is_safetensors, read_safetensors
 from training.pi05.checkpoint.step_directory import Assets, CheckpointInvalid, find_step, read_assets
-from training.pi05.checkpoint.weights import read_params
+from training.pi05.checkpoint.weights import read_params, stored_shapes
 from training.pi05.download import cached_directory
 from training.pi05.model.attention import AttentionKernel
-from training.pi05.model.config import ModelConfig
+from training.pi05.model.config import ModelConfig, without_lora
 from training.pi05.model.lora import is_lora, merge_lora
 from training.pi05.model.params import check_params, config_of_params
 from training.pi05.placement import Shardings, cut_over, whole_on
@@ -55,45 +56,53 @@ def load_policy(
         CheckpointInvalid, ParamsMismatch, SpecInvalid, NormStatsInvalid: says what is wrong with which file.
     """
     source = os.fspath(checkpoint)
-    step = find_step(cached_directory(source) if "://" in source else source)
+    step = find_step(cached_directory(source, without=("train_state",)) if "://" in source else source)
     assets = read_assets(step, spec=spec, tokenizer=tokenizer)
     compute = jnp.dtype(dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16"))
     devices = devices or jax.devices()[:1]
     placements = [cut_over(devices)] if shard else [whole_on(device) for device in devices]
-    flat = _read_weights(step, compute, _stacked(placements[0]) if shard else None)
-    model = _model_of(flat, assets, step, compute)
-    policy = Policy(model, flat, assets, attention, placements)
-    _refuse_damaged(policy, step)
-    return policy
+    model, flat = _read_weights(step, assets, compute, _stacked(placements[0]) if shard else None)
+    _check_tokenizer(assets, model)
+    return Policy(model, flat, assets, attention, placements)
 
 
 def reload_policy(policy: Policy, step: Path) -> None:
-    """Put the weights of another step of the same run into a policy, in place, without compiling anything.
+    """Put the weights of another step of the same run into a policy, in place.
 
     Raises:
         CheckpointInvalid, ParamsMismatch: the step is damaged, or of another model or other norm stats; the policy
             keeps what it has.
     """
     assets = read_assets(step)
-    compute = jnp.dtype(policy.model.dtype)
-    flat = _read_weights(step, compute, None)
+    _, flat = _read_weights(step, assets, jnp.dtype(policy.model.dtype), None)
     check_params(flat, policy.model, str(step))
     before, after = (spec.policy.norm_stats_hash for spec in (policy.spec, assets.spec))
     if before != after:
         raise CheckpointInvalid(f"{step} has other norm stats than the checkpoint that is served; start a new server.")
-    if damaged := [path for path, leaf in flat.items() if not np.all(np.isfinite(np.asarray(leaf, np.float32)))]:
-        raise CheckpointInvalid(_damaged_message(step, damaged))
     policy.replace_weights(flat, assets.spec)
 
 
-def _read_weights(step: Path, dtype: Any, sharding: Shardings | None) -> Mapping[str, Array]:
-    """Plain weights in the compute type; LoRA's factors are added in float32, whatever is served."""
+def _read_weights(
+    step: Path, assets: Assets, dtype: Any, sharding: Shardings | None
+) -> tuple[ModelConfig, Mapping[str, Array]]:
+    """The model and its plain weights in the compute type, all of them finite.
+
+    LoRA's factors are added in float32, whatever is served. Names and shapes are checked before orbax reads a byte.
+    """
     if is_safetensors(step):
-        return read_safetensors(step, dtype)
-    flat = read_params(step, dtype, sharding)
-    if not any(map(is_lora, flat)):
-        return flat
-    return {path: leaf.astype(dtype) for path, leaf in merge_lora(read_params(step, np.float32, sharding)).items()}
+        flat: Mapping[str, Array] = read_safetensors(step, dtype)
+        model = _checked_model(flat, assets, step, dtype)
+    else:
+        shapes = stored_shapes(step / "params")
+        model = _checked_model(shapes, assets, step, dtype)
+        factors = any(map(is_lora, shapes))
+        flat = read_params(step, np.float32 if factors else dtype, sharding)
+        if factors:
+            flat = {path: leaf.astype(dtype) for path, leaf in merge_lora(flat).items()}
+    if damaged := non_finite(flat):
+        named = ", ".join(damaged[:4]) + (f" and {len(damaged) - 4} more" if len(damaged) > 4 else "")
+        raise CheckpointInvalid(f"The weights in {step} hold NaN or infinity in {named}. Use another step.")
+    return without_lora(model), flat
 
 
 def _stacked(placement: Shardings) -> Shardings:
@@ -109,26 +118,19 @@ def _stacked(placement: Shardings) -> Shardings:
     return place
 
 
-def _model_of(flat: Mapping[str, Array], assets: Assets, step: Path, dtype: Any) -> ModelConfig:
-    """The model that the weights are of, once they fit what stands beside them."""
+def _checked_model(flat: Mapping[str, Any], assets: Assets, step: Path, dtype: Any) -> ModelConfig:
+    """The model that leaves of these names and shapes are of."""
     policy, prompt = assets.spec.policy, assets.spec.observation.prompt
     model = config_of_params(flat, policy.action_horizon, prompt.max_tokens, dtype)
     if model.family != policy.family:
         raise CheckpointInvalid(f"{step} holds {model.family} weights but its spec says {policy.family}.")
-    check_params(flat, model, str(step / "params"))
+    check_params(flat, model, str(step))
+    return model
+
+
+def _check_tokenizer(assets: Assets, model: ModelConfig) -> None:
     if assets.tokenizer.vocabulary > model.vocabulary:
         raise CheckpointInvalid(
             f"The tokenizer has {assets.tokenizer.vocabulary} pieces but the model embeds {model.vocabulary}: "
             "it is not the one that the model was trained with."
         )
-    return model
-
-
-def _refuse_damaged(policy: Policy, step: Path) -> None:
-    if damaged := policy.damaged_weights():
-        raise CheckpointInvalid(_damaged_message(step, damaged))
-
-
-def _damaged_message(step: Path, damaged: Sequence[str]) -> str:
-    more = f" and {len(damaged) - 4} more" if len(damaged) > 4 else ""
-    return f"The weights in {step} hold NaN or infinity in {', '.join(damaged[:4])}{more}. Use another step."

@@ -114,10 +114,6 @@ class Policy:
         noise = np.concatenate([noise, np.repeat(noise[:1], missing, axis=0)])
         return _Launched(self, rows, self._denoisers[replica](inputs, noise))
 
-    def damaged_weights(self) -> list[str]:
-        """Paths of the weights that hold NaN or infinity; unstacked, so `layers_3/…` is layer 3."""
-        return self._denoisers[0].damaged()
-
     def weights_on_devices(self) -> dict[jax.Device, int]:
         """Bytes of weights that each device holds."""
         held: dict[jax.Device, int] = {}
@@ -127,9 +123,13 @@ class Policy:
         return held
 
     def replace_weights(self, flat: Mapping[str, Array], spec: PolicySpec) -> None:
-        """Take the weights of another step of the same run in place; the spec names it from here on."""
-        for denoiser in self._denoisers:
-            denoiser.replace(flat)
+        """Take the weights of another step of the same run in place; the spec names it from here on.
+
+        Both sets are on the devices for a moment; when that does not fit, nothing is replaced.
+        """
+        prepared = [denoiser.prepared(flat) for denoiser in self._denoisers]
+        for denoiser, weights in zip(self._denoisers, prepared, strict=True):
+            denoiser.replace(weights)
         self.spec = spec
 
     def __call__(self, observation: Observation, noise_seed: int | None = None) -> ActionChunk:

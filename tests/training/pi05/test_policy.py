@@ -7,13 +7,16 @@ import shutil
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from policy_protocol.errors import InternalError, SpecInvalid
 from policy_protocol.spec import StateField, StateSpec
 from training.pi05.checkpoint.step_directory import CheckpointInvalid, read_assets
+from training.pi05.checkpoint.weights import as_saved, read_params
 from training.pi05.load import load_policy
-from training.pi05.model.params import flatten
+from training.pi05.model.lora import is_lora, merge_lora
+from training.pi05.model.params import ParamsMismatch, flatten, param_shapes, unflatten
 from training.pi05.policy import Policy, noise_from_seed
 from training.pi05.transforms.normalization import NormStats, read_norm_stats, write_norm_stats
 from training.pi05.transforms.tokenizer import TOKENIZERS
@@ -210,3 +213,73 @@ def test_a_state_wider_than_the_model_is_refused(tmp_path, tiny_steps, libero_sp
         "The spec's state has 40 dimensions but the model holds 32. Take the spec that belongs to these weights "
         "(--spec), or train with a larger model.action_dim."
     )
+
+
+@pytest.fixture
+def changed_step(tmp_path, tiny_steps):
+    """Writes tiny_pi05's step with its flat parameters changed."""
+
+    def write(change):
+        step = tmp_path / "100"
+        shutil.copytree(tiny_steps["pi05"] / "assets", step / "assets")
+        flat = dict(read_params(tiny_steps["pi05"]))
+        change(flat)
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save((step / "params").absolute(), as_saved(unflatten(flat)))
+        return step
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "path", ["time_mlp_in/kernel", "PaliGemma/llm/final_norm_1/Dense_0/bias", "action_in_proj/bias"]
+)
+def test_weights_that_are_no_numbers_are_refused_at_load(changed_step, libero_spec, tiny_tokenizer, path):
+    step = changed_step(lambda flat: flat.update({path: np.full_like(flat[path], np.nan)}))
+    message = refusal(step, spec=libero_spec, tokenizer=tiny_tokenizer)
+    assert message == f"The weights in {step} hold NaN or infinity in {path}. Use another step."
+
+
+_FACTOR = "PaliGemma/llm/layers/mlp/linear_lora_b"
+
+
+def with_factors(flat, config):
+    language, expert = (dataclasses.replace(part, lora_rank=2) for part in (config.language, config.expert))
+    draw = np.random.default_rng(0)
+    for path, leaf in param_shapes(dataclasses.replace(config, language=language, expert=expert)).items():
+        if is_lora(path):
+            flat[path] = draw.normal(0, 0.1, leaf.shape).astype(np.float32)
+
+
+def test_a_lora_checkpoint_is_served_merged(changed_step, tiny_pi05, libero_spec, tiny_tokenizer, libero_recorded):
+    step = changed_step(lambda flat: with_factors(flat, tiny_pi05.config))
+    one_step = dataclasses.replace(libero_spec, policy=dataclasses.replace(libero_spec.policy, denoising_steps=1))
+    policy = load_policy(step, spec=one_step, tokenizer=tiny_tokenizer, dtype="float32")
+    merged = merge_lora(read_params(step))
+    plain = Policy(tiny_pi05.config, merged, read_assets(step, spec=one_step, tokenizer=tiny_tokenizer))
+    observation = observation_of(libero_recorded, "b_96")
+    np.testing.assert_allclose(
+        policy(observation, noise_seed=0).actions, plain(observation, noise_seed=0).actions, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda flat: flat.pop(_FACTOR), f"1 missing: {_FACTOR}."),
+        (lambda flat: flat.pop("PaliGemma/llm/layers/mlp/linear"), "1 missing: PaliGemma/llm/layers/mlp/linear."),
+        (
+            lambda flat: flat.update({_FACTOR: flat[_FACTOR][..., :1]}),
+            f"1 of the wrong shape: {_FACTOR} is (3, 2, 1), expected (3, 2, 64).",
+        ),
+        (lambda flat: flat.update({"time_mlp_in/lora_b": np.zeros((2, 2))}), "1 unexpected: time_mlp_in/lora_b."),
+    ],
+)
+def test_a_wrong_lora_leaf_is_named(changed_step, tiny_pi05, libero_spec, tiny_tokenizer, change, expected):
+    def write(flat):
+        with_factors(flat, tiny_pi05.config)
+        change(flat)
+
+    with pytest.raises(ParamsMismatch) as error:
+        load_policy(changed_step(write), spec=libero_spec, tokenizer=tiny_tokenizer)
+    assert expected in error.value.message

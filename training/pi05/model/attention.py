@@ -56,6 +56,8 @@ def attend(
     The queries are scaled already. Every kernel gives the same numbers to rounding; a query that sees no key gets
     their mean or nothing, as the kernel has it.
     """
+    if kernel == "cudnn":  # it takes the mask as a bias of every query
+        mask = jnp.broadcast_to(mask, (mask.shape[0], q.shape[1], mask.shape[2]))
     if kernel != "plain":
         return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], scale=1.0, implementation=kernel)
     batch, queries, heads, head_dim = q.shape

@@ -12,7 +12,7 @@ from typing import Literal
 from policy_protocol.errors import ChunkwireError, did_you_mean
 from policy_protocol.spec import Family
 
-__all__ = ["SLOTS", "GemmaConfig", "ModelConfig", "SigLIPConfig", "UnknownPreset", "preset"]
+__all__ = ["SLOTS", "GemmaConfig", "ModelConfig", "SigLIPConfig", "UnknownPreset", "preset", "without_lora"]
 
 SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """openpi's names of the camera views, in the order in which their tokens enter the prefix.
@@ -142,6 +142,12 @@ _PRESETS = {
         remat=False,
     ),
 }
+
+
+def without_lora(config: ModelConfig) -> ModelConfig:
+    """The model once its LoRA factors are merged into the weights."""
+    language, expert = (replace(part, lora_rank=0) for part in (config.language, config.expert))
+    return replace(config, language=language, expert=expert)
 
 
 def preset(name: str) -> ModelConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 
@@ -9,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import Sharding
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from training.pi05.model.config import ModelConfig
 from training.pi05.model.flow import denoising_times
@@ -65,11 +66,11 @@ def serving_params(
 
 def _modulations(config: ModelConfig, flat: Mapping[str, Array], steps: int) -> Modulations:
     params = unflatten({path: leaf for path, leaf in flat.items() if _OF_TIME.fullmatch(path)})
-    model, times = PiModel(config), jnp.asarray(denoising_times(steps))
+    return _compute_modulations(config, params, jnp.asarray(denoising_times(steps)))
 
-    @jax.jit
-    def compute(params: PyTree[Array]) -> Modulations:
-        conditioning = model.apply({"params": params}, times, method=model.conditioning)
-        return modulations_at(params["PaliGemma"]["llm"], conditioning, jnp.dtype(config.dtype))
 
-    return compute(params)
+@functools.partial(jax.jit, static_argnums=0)
+def _compute_modulations(config: ModelConfig, params: PyTree[Array], times: Float[Array, "steps"]) -> Modulations:
+    model = PiModel(config)
+    conditioning = model.apply({"params": params}, times, method=model.conditioning)
+    return modulations_at(params["PaliGemma"]["llm"], conditioning, jnp.dtype(config.dtype))

@@ -14,11 +14,10 @@ from training.pi05.model.pi import PiModel
 from training.pi05.model.serving import serving_params, unroll
 
 
-def served_actions(tiny, steps, kernel="plain"):
+def served_actions(tiny, steps, kernel="plain", inputs=None):
     network, weights = PiModel(tiny.config, unrolled=True, kernel=kernel), serving(tiny, steps)
-    noise = tiny.recorded["in/noise"]
-    run = jax.jit(lambda w: denoise(network, w.params, tiny.inputs, noise, steps, w.modulations))
-    return run(weights)
+    run = jax.jit(lambda w, inputs, noise: denoise(network, w.params, inputs, noise, steps, w.modulations))
+    return run(weights, tiny.inputs if inputs is None else inputs, tiny.recorded["in/noise"])
 
 
 def serving(tiny, steps):
@@ -38,6 +37,11 @@ def test_the_served_form_gives_the_checkpoints_forms_actions(tiny, four_steps):
     noise = tiny.recorded["in/noise"]
     stacked = jax.jit(lambda params: denoise(tiny.model, params, tiny.inputs, noise, 4))(tiny.params)
     np.testing.assert_allclose(four_steps, stacked, atol=1e-5)
+
+
+def test_without_the_absent_camera_and_with_a_shorter_prompt_the_served_form_gives_the_same_actions(tiny, four_steps):
+    fewer = tiny.inputs_of("base_0_rgb", "left_wrist_0_rgb", prompt=32)
+    np.testing.assert_allclose(served_actions(tiny, 4, inputs=fewer), four_steps, atol=1e-5)
 
 
 def test_the_attention_of_jax_gives_the_same_actions(tiny_pi05):
@@ -123,3 +127,18 @@ def test_every_kernel_attends_alike(heads, kv_heads, rows):
     for head in range(heads):
         alone = attend(q[:, :, [head]], *(x[:, :, [head * kv_heads // heads]] for x in (k, v)), mask, "plain")
         np.testing.assert_allclose(plain[:, :, [head]], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 16])
+def test_cudnn_gets_one_row_of_the_mask_for_each_query(monkeypatch, rows):
+    """cuDNN itself needs a GPU; what jax hands to it is traced here."""
+    seen = {}
+
+    def record(q, k, v, *, mask, **options):
+        seen.update(mask=mask.shape, **options)
+        return q
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", record)
+    q, k = jnp.zeros((2, 16, 8, 64), jnp.bfloat16), jnp.zeros((2, 24, 1, 64), jnp.bfloat16)
+    attend(q, k, k, jnp.ones((2, rows, 24), bool), "cudnn")
+    assert seen == {"mask": (2, 1, 16, 24), "scale": 1.0, "implementation": "cudnn"}

@@ -1,0 +1,8 @@
+"""What all tests share, on either side: nothing of either side is imported here."""
+
+from __future__ import annotations
+
+import os
+
+# The tests' models are tiny: their time goes into compiling, of which XLA's newer CPU emitters take the larger half.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()

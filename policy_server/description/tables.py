@@ -91,8 +91,8 @@ def _prompt(description: CheckpointDescription) -> Table:
 
 def _action(spec: PolicySpec) -> Table:
     action = spec.action
-    title = f"action, {action.dimension} numbers, {action.control_mode or 'no simulator controller'}"
-    table = _table(title, "name", "low", "high", "q01", "q99", "")
+    controller = f" for {action.control_mode}" if action.control_mode else ""
+    table = _table(f"action, {action.dimension} numbers{controller}", "name", "low", "high", "q01", "q99", "")
     for index, name in enumerate(action.names):
         numbers = [_number(values, index) for values in (action.low, action.high, action.q01, action.q99)]
         relative = index < len(action.delta_mask) and action.delta_mask[index]

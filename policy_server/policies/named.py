@@ -37,13 +37,10 @@ def named_policy(name: str, spec: str | None = None) -> DummyPolicy:
         recording = read_recording(Path(source))
         log.info("replaying %d episodes of %s", len(recording.actions), source)
         return ReplayPolicy(recording, None if spec is None else find_spec(spec))
+    if kind == "replay":
+        raise PolicyUnknown("--policy replay does not say what to replay. Pass --policy replay:DATASET.")
     if name not in _BY_NAME:
-        hint = (
-            " Name a dataset: --policy replay:DATASET"
-            if kind == "replay"
-            else did_you_mean(kind, [*_BY_NAME, "replay"])
-        )
-        raise PolicyUnknown(f"There is no policy {name!r}.{hint}")
+        raise PolicyUnknown(f"There is no policy {name!r}.{did_you_mean(name, [*_BY_NAME, 'replay:DATASET'])}")
     if spec is None:
         raise PolicyUnknown(
             f"--policy {name} needs to know what to pretend to be. Pass --spec with the name of a released policy "

@@ -1,4 +1,8 @@
-"""Files and folders by path or URL: what is remote is downloaded once into a cache and never half there."""
+"""Files and folders by path or URL: what is remote is downloaded once into a cache and never half there.
+
+What a URL gave is kept for good: nothing asks the server whether it changed. To download it anew, delete its folder in
+`cache_directory()`; the `.complete` file beside each folder names its URL.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from rich.filesize import decimal
 
 from policy_protocol.errors import ChunkwireError
 from training.pi05.download_progress import DownloadProgress
-from training.pi05.remote_files import RemoteFiles
+from training.pi05.remote_files import RemoteFiles, is_public
 
 __all__ = ["DownloadFailed", "cache_directory", "cached_directory", "cached_file"]
 
@@ -74,8 +78,8 @@ def cached_directory(source: str, without: Collection[str] = ()) -> Path:
 
 
 def _target(source: str) -> Path:
-    name = source.rstrip("/").rsplit("/", 1)[-1]
-    return cache_directory() / hashlib.sha256(source.encode()).hexdigest()[:16] / name
+    url = source.rstrip("/")  # with or without the slash it is one folder
+    return cache_directory() / hashlib.sha256(url.encode()).hexdigest()[:16] / url.rsplit("/", 1)[-1]
 
 
 def _is_complete(target: Path, marker: Path, without: Collection[str]) -> bool:
@@ -140,10 +144,28 @@ def _check_space(folder: Path, needed: int) -> None:
         )
 
 
+_CREDENTIALS = {
+    "gs": "it is read with the Google credentials of this user",
+    "hf": "it is read with the token in HF_TOKEN",
+    "http": "it is read without credentials",
+    "https": "it is read without credentials",
+}
+
+
 def _hint(source: str, error: Exception) -> str:
-    if isinstance(error, ImportError) and source.startswith("hf://"):
+    protocol = source.partition("://")[0]
+    if isinstance(error, ImportError) and protocol == "hf":
         return "Install what reads the Hugging Face Hub: pip install huggingface_hub. "
-    statuses = {getattr(cause, "status", None) or getattr(cause, "code", None) for cause in (error, error.__cause__)}
-    if isinstance(error, PermissionError) or statuses & {401, 403}:  # fsspec calls a refused page one that is missing
-        return "Access was refused: gs:// takes the Google credentials of this user, hf:// the token in HF_TOKEN. "
-    return ""
+    if not _was_refused(error) or protocol not in _CREDENTIALS:
+        return ""
+    if is_public(source):
+        return "Access was refused, as it also is where a public bucket holds nothing: check the address. "
+    return f"Access was refused: {_CREDENTIALS[protocol]}. "
+
+
+def _was_refused(error: Exception) -> bool:
+    """By the server; an error that names a file is of this machine's disk."""
+    if isinstance(error, PermissionError):
+        return error.filename is None
+    causes = (error, error.__cause__)  # fsspec calls a refused page one that is missing
+    return bool({getattr(cause, "status", None) or getattr(cause, "code", None) for cause in causes} & {401, 403})

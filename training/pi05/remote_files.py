@@ -6,13 +6,13 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-__all__ = ["RemoteFiles", "SizeMismatch"]
+__all__ = ["RemoteFiles", "SizeMismatch", "is_public"]
 
 _PUBLIC_BUCKETS = ("openpi-assets", "big_vision", "vertex-model-garden-paligemma-us")
 """Read without an account; any other bucket takes the user's own Google credentials."""
@@ -25,6 +25,11 @@ class SizeMismatch(OSError):
 
 class _Cancelled(Exception):
     """Another file failed, so this one need not arrive."""
+
+
+def is_public(url: str) -> bool:
+    """Whether it lies in a bucket that is read without an account."""
+    return url.startswith(tuple(f"gs://{bucket}/" for bucket in _PUBLIC_BUCKETS))
 
 
 class RemoteFiles:
@@ -42,12 +47,13 @@ class RemoteFiles:
         from fsspec.core import url_to_fs  # here, because most runs download nothing
 
         logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises as well
-        public = url.startswith(tuple(f"gs://{bucket}/" for bucket in _PUBLIC_BUCKETS))
-        self._files, root = url_to_fs(url, **({"token": "anon"} if public else {}))
+        self._files, root = url_to_fs(url, **({"token": "anon"} if is_public(url) else {}))
         self._names: dict[str, str] = {}
         self.sizes: dict[str, int | None] = {}
         found = self._files.find(root, detail=True) if folder else {root: self._files.info(root)}
         for name, info in found.items():
+            if folder and _is_folder(name, info):
+                continue
             size = info.get("size")
             relative = _relative(name, root)
             self._names[relative] = name
@@ -98,6 +104,11 @@ def _counter(advance: Callable[[int], None], stop: threading.Event) -> Any:
             advance(inc)
 
     return Counter()
+
+
+def _is_folder(name: str, info: Mapping[str, Any]) -> bool:
+    """Consoles of object stores mark a folder by an empty object whose name ends in a slash."""
+    return name.endswith("/") or info.get("type") == "directory"
 
 
 def _relative(name: str, root: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from training.pi05.download import DownloadFailed, cached_directory, cached_file
 
@@ -124,6 +126,32 @@ def test_a_folder_of_an_object_store_is_downloaded_whole(memory):
     assert contents(cached_directory("memory://base")) == FILES
 
 
+@pytest.mark.parametrize("marker", ["/base/", "/base/params/", "/base/params/d"])
+def test_an_object_that_marks_a_folder_is_no_file(memory, monkeypatch, marker):
+    """Consoles of object stores make empty objects whose names end in a slash; some backends list folders."""
+    find = MemoryFileSystem.find
+
+    def with_marker(self, path, **keywords):
+        kind = "file" if marker.endswith("/") else "directory"
+        return {marker: {"name": marker, "size": 0, "type": kind}, **find(self, path, **keywords)}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "find", with_marker)
+        assert contents(cached_directory("memory://base")) == FILES
+
+
+def test_a_slash_at_the_end_makes_no_other_download(memory):
+    assert cached_directory("memory://base/") == cached_directory("memory://base")
+
+
+def test_a_deleted_download_is_made_anew(memory):
+    first = cached_directory("memory://base")
+    memory.pipe("/base/assets/stats.json", b"new")
+    assert contents(cached_directory("memory://base")) == FILES
+    shutil.rmtree(first)
+    assert contents(cached_directory("memory://base")) == {**FILES, "assets/stats.json": b"new"}
+
+
 def test_a_complete_download_is_not_asked_for_again(memory):
     first = cached_directory("memory://base")
     memory.rm("/base/params", recursive=True)
@@ -210,9 +238,35 @@ def test_what_does_not_fit_on_the_disk_is_not_begun(serve, cache):
 def test_a_refused_access_tells_which_credentials_are_read(serve, cache):
     with pytest.raises(DownloadFailed) as error:
         cached_file(f"{serve(Closed)}/assets/stats.json")
-    assert (
-        "Access was refused: gs:// takes the Google credentials of this user, hf:// the token in HF_TOKEN. Fetch it on"
-    ) in error.value.message
+    assert "Access was refused: it is read without credentials. Fetch it on" in error.value.message
+
+
+def hint_of(monkeypatch, url, error):
+    """What is advised when the backend of a URL raises an error."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", fail)
+    return refusal(url).partition("). ")[2].partition("What is complete")[0]
+
+
+def test_the_credentials_are_those_of_the_addresss_protocol(monkeypatch):
+    refused = PermissionError("no")
+    assert hint_of(monkeypatch, "gs://mine/base", refused) == (
+        "Access was refused: it is read with the Google credentials of this user. "
+    )
+    assert hint_of(monkeypatch, "hf://mine/base", refused) == (
+        "Access was refused: it is read with the token in HF_TOKEN. "
+    )
+    assert hint_of(monkeypatch, "gs://openpi-assets/base", refused) == (
+        "Access was refused, as it also is where a public bucket holds nothing: check the address. "
+    )
+
+
+def test_a_disk_that_may_not_be_written_is_no_refused_access(monkeypatch):
+    refused = PermissionError(13, "Permission denied", "/cache/base")
+    assert hint_of(monkeypatch, "gs://mine/base", refused) == ""
 
 
 def test_an_unknown_protocol_is_named(cache):

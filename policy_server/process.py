@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
 import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeAlias
 
 from policy_protocol.errors import ChunkwireError, Draining
 from policy_server.engine.batcher import Batcher
@@ -20,7 +23,10 @@ from policy_server.transports.access import ApiKeys, tls_context
 from policy_server.transports.grpc import GrpcTransport
 from policy_server.transports.websocket import WebSocketTransport
 
-__all__ = ["CannotListen", "Interrupted", "run_server"]
+__all__ = ["Background", "CannotListen", "Interrupted", "run_server"]
+
+Background: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+"""Starts what runs beside a server that is ready."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -38,18 +44,21 @@ class Interrupted(ChunkwireError):
     exit_code = 130
 
 
-def run_server(policy: ServedPolicy, options: ServerOptions) -> None:
+def run_server(policy: ServedPolicy, options: ServerOptions, background: Background | None = None) -> None:
     """Serve until SIGTERM, SIGINT or the idle timeout, then drain. A second signal ends the process at once.
+
+    Args:
+        background: started once the server is ready, cancelled when it drains.
 
     Raises:
         CannotListen: the port is taken or the address is not this machine's.
         AccessInvalid: the key file or the certificate cannot be used.
         Interrupted: after draining, when the signal was Ctrl-C.
     """
-    asyncio.run(_run(policy, options))
+    asyncio.run(_run(policy, options, background))
 
 
-async def _run(policy: ServedPolicy, options: ServerOptions) -> None:
+async def _run(policy: ServedPolicy, options: ServerOptions, background: Background | None) -> None:
     started, stop = time.monotonic(), _Stop()
     metrics = _metrics(policy)
     batcher = Batcher(policy, options.batch_sizes, options.max_waiting, metrics)
@@ -72,7 +81,8 @@ async def _run(policy: ServedPolicy, options: ServerOptions) -> None:
         batcher.start()
         service.set_ready()
         log.info("ready on %s after %.1f s", " and ".join(urls), time.monotonic() - started)
-        await _until_stopped(stop, service, options.idle_timeout_s)
+        async with _beside(background):
+            await _until_stopped(stop, service, options.idle_timeout_s)
         log.info("draining: finishing what is in flight")
     except Draining:
         log.info("stopped while compiling")
@@ -83,6 +93,18 @@ async def _run(policy: ServedPolicy, options: ServerOptions) -> None:
     await asyncio.to_thread(batcher.stop)
     if stop.number == signal.SIGINT:
         raise Interrupted("interrupted; everything in flight was answered.")
+
+
+@contextlib.asynccontextmanager
+async def _beside(background: Background | None) -> AsyncIterator[None]:
+    """Runs the background while the block does."""
+    task = None if background is None else asyncio.create_task(background())
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
 
 
 def _metrics(policy: ServedPolicy) -> Metrics:

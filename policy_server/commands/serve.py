@@ -1,14 +1,15 @@
-"""`serve --checkpoint …`, `serve --policy …`: a policy behind a WebSocket."""
+"""`serve --checkpoint …`, `--follow …`, `--policy …`: a policy behind WebSocket and gRPC."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from policy_server.commands import model_flags as model
 from policy_server.commands import operation_flags as flags
-from policy_server.log import LogFormat, LogLevel, log, show_log
+from policy_server.commands.model_source import ModelSource
+from policy_server.log import LogFormat, LogLevel, show_log
 from policy_server.options import ServerOptions
 from policy_server.policies.served import ServedPolicy
 
@@ -19,9 +20,8 @@ _DEFAULT = ServerOptions()
 
 def serve_command(
     context: typer.Context,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Step directory of a checkpoint, such as runs/…/29999.")
-    ] = None,
+    checkpoint: model.Checkpoint = None,
+    follow: model.Follow = None,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -48,13 +48,12 @@ def serve_command(
         str | None,
         typer.Option(help="sentencepiece model (path or URL) for the same. Default: PaliGemma's with --spec NAME."),
     ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="bfloat16 or float32. Default: bfloat16 on an accelerator, float32 on a CPU.")
-    ] = None,
+    dtype: model.Dtype = None,
+    devices: model.Devices = 1,
+    shard: model.Shard = False,
+    attention: model.AttentionFlag = model.Attention.PLAIN,
     batch_sizes: Annotated[str, typer.Option(help="Batch shapes to compile, comma-separated.")] = "1,2,4,8",
-    compile_cache: Annotated[
-        Path | None, typer.Option(help="Directory that keeps compiled programs. Default: the user's cache.")
-    ] = None,
+    compile_cache: model.CompileCache = None,
     api_key_file: flags.ApiKeyFile = None,
     tls_cert: flags.TlsCert = None,
     tls_key: flags.TlsKey = None,
@@ -75,8 +74,8 @@ def serve_command(
     if context.invoked_subcommand is not None:
         return
     show_log(log_format, log_level)
-    if (checkpoint is None) == (policy is None):
-        raise typer.BadParameter("Pass either a step directory or --policy, one of them.", param_hint="--checkpoint")
+    if [checkpoint, follow, policy].count(None) != 2:
+        raise typer.BadParameter("Pass one of --checkpoint, --follow and --policy.", param_hint="--checkpoint")
     sizes = _sizes(batch_sizes)
     if dtype not in (None, "bfloat16", "float32"):
         raise typer.BadParameter(f"{dtype!r} is neither bfloat16 nor float32.", param_hint="--dtype")
@@ -100,29 +99,18 @@ def serve_command(
         idle_connection_s=idle_connection,
         idle_timeout_s=60 * idle_timeout,
     )
-    # jax takes seconds to load, so it is loaded when there is something to serve.
-    from policy_server.process import run_server
+    from policy_server.process import run_server  # loads jax, which takes seconds
 
+    served: ServedPolicy
+    background = None
     if policy is not None:
         from policy_server.policies.named import named_policy
 
-        served: ServedPolicy = named_policy(policy, spec)
+        served = named_policy(policy, spec)
     else:
-        assert checkpoint is not None
-        served = _load(checkpoint, spec, tokenizer, dtype, compile_cache)
-    run_server(served, options)
-
-
-def _load(
-    checkpoint: Path, spec: str | None, tokenizer: str | None, dtype: str | None, compile_cache: Path | None
-) -> ServedPolicy:
-    from training.pi05.compile_cache import use_compile_cache
-    from training.pi05.load import load_policy
-
-    use_compile_cache(compile_cache)
-    policy = load_policy(checkpoint, spec=spec, tokenizer=tokenizer, dtype=dtype)
-    log.info("loaded %s: %s, %s parameters", checkpoint, policy.model.family, f"{policy.parameter_count:,}")
-    return policy
+        source = ModelSource(checkpoint, follow, spec, tokenizer, dtype, attention, devices, shard, compile_cache)
+        served, background = source.load()
+    run_server(served, options, background)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -6,12 +6,15 @@ import asyncio
 import dataclasses
 import logging
 import shutil
+import time
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from websockets.sync.client import connect
 
+from policy_protocol.codec import pack, unpack
 from policy_protocol.spec import PolicySpec
 from policy_server.engine.compile_counter import CompileCounter
 from policy_server.follow import Follower, first_step
@@ -20,7 +23,7 @@ from training.pi05.checkpoint.weights import as_saved, read_params
 from training.pi05.load import load_policy, reload_policy
 from training.pi05.model.params import unflatten
 
-from .conftest import CHECKPOINT, LIBERO, TOKENIZER
+from .conftest import CHECKPOINT, LIBERO, TOKENIZER, ServerProcess
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -149,3 +152,30 @@ def test_following_waits_for_the_first_step_and_says_when_there_is_no_run(tmp_pa
 
 def test_the_spec_of_a_step_names_it(run):
     assert PolicySpec.read(run / "9/assets" / SPEC_FILE).policy.checkpoint.step == 9
+
+
+def test_a_server_that_follows_a_run_announces_its_newest_step_and_serves_it(run, environment, observation):
+    arguments = ["--follow", run, "--batch-sizes", "1", "--port", 0, "--grpc-port", 0, "--dtype", "float32"]
+    server = ServerProcess(arguments, environment)
+    try:
+        server.wait_ready()
+        before = ask(server.url, observation)
+        write_step(run, 19, scaled)
+        deadline = time.monotonic() + 60
+        while PolicySpec.from_json(server.page("/spec")[1]).policy.checkpoint.step != 19:
+            assert time.monotonic() < deadline, server.log
+            time.sleep(0.5)
+        after = ask(server.url, observation)
+        assert server.stop() == 0
+    finally:
+        server.stop()
+    assert (before["checkpoint"], after["checkpoint"]) == ("pi05_libero/tiny/9", "pi05_libero/tiny/19")
+    assert np.abs(after["actions"] - before["actions"]).max() > 1e-3
+    assert "serving step 19 now" in server.log
+
+
+def ask(url, observation):
+    with connect(url, max_size=None, compression=None) as connection:
+        connection.recv(timeout=30)
+        connection.send(pack({"id": 1, "observation": observation, "noise_seed": 0}))
+        return unpack(connection.recv(timeout=60)).value

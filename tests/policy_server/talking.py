@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 
 from policy_protocol import InferReply, InferRequest, pack, unpack
@@ -45,3 +47,20 @@ def rehearsed(number=0, side=8, deadline_ms=None, episode=None, batch=None, **wi
     if batch is not None:
         observation = {k: v if isinstance(v, str) else np.stack([v] * batch) for k, v in observation.items()}
     return InferRequest(number, observation, None, batch, deadline_ms, episode)
+
+
+def samples(server):
+    """Sorted label values after the name -> value of everything on /metrics."""
+    return {
+        (sample.name.removeprefix("chunkwire_"), *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(server.page("/metrics")[1])
+        for sample in family.samples
+    }
+
+
+def eventually(condition, timeout=20):
+    """Wait until it holds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it never became true"
+        time.sleep(0.02)

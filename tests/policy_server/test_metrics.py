@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import time
+import urllib.request
 
 import pytest
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
-from prometheus_client.parser import text_string_to_metric_families
 
 from policy_server.metrics import Metrics
 
 from .rehearsed_policy import DEVICE_LOST
-from .talking import ask, dial, rehearsed
-
-
-def read(page):
-    """Name and labels -> value, without the library's own samples."""
-    return {
-        (sample.name.removeprefix("chunkwire_"), *sorted(sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(page)
-        for sample in family.samples
-    }
+from .talking import ask, dial, eventually, rehearsed, samples
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +22,10 @@ def server(rehearse):
 @pytest.fixture
 def metrics(server):
     """The growth of a sample since the test began."""
-    before = read(server.page("/metrics")[1])
+    before = samples(server)
 
     def grown(*key):
-        return read(server.page("/metrics")[1])[key] - before.get(key, 0)
+        return samples(server)[key] - before.get(key, 0)
 
     return grown
 
@@ -65,7 +55,7 @@ def test_batches_padding_and_the_device_are_counted_by_row_and_second(server, me
     assert metrics("batch_rows_sum") == 3
     assert metrics("queue_seconds_count") == 3
     assert metrics("device_busy_seconds_total", "0") == pytest.approx(0.2 * metrics("batch_rows_count"), abs=0.1)
-    assert read(server.page("/metrics")[1])[("device_busy_share",)] > 0
+    assert samples(server)[("device_busy_share",)] > 0
 
 
 def test_bytes_in_and_out_are_the_frames(server, metrics):
@@ -79,18 +69,16 @@ def test_bytes_in_and_out_are_the_frames(server, metrics):
 def test_open_connections_are_counted_until_they_close(server, metrics):
     with dial(server), dial(server):
         assert metrics("connections", "websocket") == 2
-    deadline = time.monotonic() + 10
-    while metrics("connections", "websocket") != 0:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: metrics("connections", "websocket") == 0)
 
 
 def test_the_page_names_the_checkpoint_and_is_of_prometheus_type(server):
-    status, page = server.page("/metrics")
-    assert status == 200
-    assert read(page)[("checkpoint_info", "100", "pi05_libero", "tiny")] == 1
-    assert read(page)[("compiled_programs",)] == 0  # this policy has nothing to compile
-    assert read(page)[("process_resident_memory_bytes",)] > 10_000_000
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10) as page:
+        assert page.headers["Content-Type"].startswith("text/plain; version=")
+    page = samples(server)
+    assert page[("checkpoint_info", "100", "pi05_libero", "tiny")] == 1
+    assert page[("compiled_programs",)] == 0  # this policy has nothing to compile
+    assert page[("process_resident_memory_bytes",)] > 10_000_000
 
 
 def test_the_pace_of_the_devices_is_that_of_their_batches():
@@ -101,13 +89,14 @@ def test_the_pace_of_the_devices_is_that_of_their_batches():
     assert metrics.seconds_for(10) == pytest.approx(2.0)
     metrics.use_replicas(2)
     assert metrics.seconds_for(10) == pytest.approx(1.0)
-    page = read(metrics.page().decode())
-    assert page[("padding_rows_total",)] == 2
-    assert page[("batch_seconds_count", "0")] == 2
+    page = metrics.page().decode().splitlines()
+    assert "chunkwire_padding_rows_total 2.0" in page
+    assert 'chunkwire_batch_seconds_count{replica="0"} 2.0' in page
 
 
 def test_two_servers_of_one_process_count_apart():
     one, other = Metrics(), Metrics()
     one.request("grpc", "ok", 0.1)
-    assert ("requests_total", "grpc", "ok") in read(one.page().decode())
-    assert ("requests_total", "grpc", "ok") not in read(other.page().decode())
+    counted = 'chunkwire_requests_total{code="ok",transport="grpc"} 1.0'
+    assert counted in one.page().decode()
+    assert counted not in other.page().decode()

@@ -114,7 +114,8 @@ def _action(dataset: Dataset, stats: NormStats) -> ActionSpec:
 
 
 def _quantiles(stats: NormStats) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return tuple(stats.q01.tolist()), tuple(stats.q99.tolist())
+    q01, q99 = stats.quantiles
+    return tuple(q01.tolist()), tuple(q99.tolist())
 
 
 def _simulation(facts: DatasetFacts | None) -> SimulationSpec | None:

@@ -46,36 +46,49 @@ class NormStats:
 
     mean: Float[np.ndarray, "dim"]
     std: Float[np.ndarray, "dim"]
-    q01: Float[np.ndarray, "dim"]
-    """1st percentile."""
-    q99: Float[np.ndarray, "dim"]
-    """99th percentile."""
+    q01: Float[np.ndarray, "dim"] | None
+    """1st percentile; None in statistics that were taken for z-scores alone."""
+    q99: Float[np.ndarray, "dim"] | None
+    """99th percentile; None where `q01` is."""
 
     def __post_init__(self) -> None:
-        widths = {len(getattr(self, field.name)) for field in fields(self)}
-        if len(widths) != 1:
-            raise ValueError(f"mean, std, q01 and q99 have different lengths: {sorted(widths)}.")
-        for field in fields(self):
-            if not np.all(np.isfinite(getattr(self, field.name))):
-                raise ValueError(f"{field.name} holds NaN or infinity.")
+        if (self.q01 is None) != (self.q99 is None):
+            raise ValueError("q01 and q99 must both be there, or neither")
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        columns = {name: column for name, column in columns.items() if column is not None}
+        for name, column in columns.items():
+            if np.ndim(column) != 1:
+                raise ValueError(f"{name} must be a list of numbers, not of shape {np.shape(column)}")
+            if not np.all(np.isfinite(column)):
+                raise ValueError(f"{name} holds NaN or infinity")
+        if len({len(column) for column in columns.values()}) != 1:
+            lengths = ", ".join(f"{name} {len(column)}" for name, column in columns.items())
+            raise ValueError(f"the columns have different lengths ({lengths})")
 
     @property
     def dimension(self) -> int:
         """Width of the vector."""
         return len(self.mean)
 
+    @property
+    def quantiles(self) -> tuple[Float[np.ndarray, "dim"], Float[np.ndarray, "dim"]]:
+        """`q01` and `q99`. Raises `NormStatsInvalid` when there are none."""
+        if self.q01 is None or self.q99 is None:
+            raise NormStatsInvalid("The norm stats have no quantiles (q01, q99).")
+        return self.q01, self.q99
+
 
 def normalize(x: Float[np.ndarray, "*shape"], stats: NormStats, kind: NormKind) -> Float[np.ndarray, "*shape"]:
     """Bring a vector (last axis) to the model's scale. The statistics may be wider than the vector.
 
     Raises:
-        NormStatsInvalid: the statistics are narrower than the vector.
+        NormStatsInvalid: the statistics are narrower than the vector, or have no quantiles where the kind wants them.
     """
     width = x.shape[-1]
     _check_width(width, stats)
     if kind == "zscore":
         return (x - stats.mean[:width]) / (stats.std[:width] + _EPSILON)
-    q01, q99 = stats.q01[:width], stats.q99[:width]
+    q01, q99 = (quantile[:width] for quantile in stats.quantiles)
     return (x - q01) / (q99 - q01 + _EPSILON) * 2.0 - 1.0
 
 
@@ -89,7 +102,7 @@ def unnormalize(x: Float[np.ndarray, "*shape"], stats: NormStats, kind: NormKind
         head = head * (stats.std[:width] + _EPSILON) + stats.mean[:width]
         tail = tail * (1.0 + _EPSILON)
     else:
-        q01, q99 = stats.q01[:width], stats.q99[:width]
+        q01, q99 = (quantile[:width] for quantile in stats.quantiles)
         head = (head + 1.0) / 2.0 * (q99 - q01 + _EPSILON) + q01
     return np.concatenate([head, tail], axis=-1)
 
@@ -118,10 +131,10 @@ def read_norm_stats(path: str | os.PathLike[str]) -> dict[str, NormStats]:
 
 
 def _read_one(entry: Mapping[str, object]) -> NormStats:
-    def column(name: str) -> np.ndarray:
-        # openpi writes null quantiles for z-score-only statistics; the mean stands in and is never used.
-        absent = name in ("q01", "q99") and entry.get(name) is None
-        return np.asarray(entry["mean" if absent else name], dtype=np.float64)
+    def column(name: str) -> np.ndarray | None:
+        if name in ("q01", "q99") and entry.get(name) is None:  # so openpi writes statistics for z-scores alone
+            return None
+        return np.asarray(entry[name], dtype=np.float64)
 
     return NormStats(*(column(field.name) for field in fields(NormStats)))
 
@@ -138,7 +151,9 @@ def norm_stats_hash(stats: Mapping[str, NormStats]) -> str:
 
 
 def _as_json(stats: Mapping[str, NormStats]) -> dict[str, object]:
-    columns = [field.name for field in fields(NormStats)]
-    return {
-        "norm_stats": {name: {key: getattr(entry, key).tolist() for key in columns} for name, entry in stats.items()}
-    }
+    return {"norm_stats": {name: _entry_as_json(entry) for name, entry in stats.items()}}
+
+
+def _entry_as_json(entry: NormStats) -> dict[str, object]:
+    columns = {field.name: getattr(entry, field.name) for field in fields(entry)}
+    return {name: None if column is None else column.tolist() for name, column in columns.items()}

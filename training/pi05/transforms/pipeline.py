@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from policy_protocol.errors import SpecInvalid
 from policy_protocol.spec import PolicySpec
 from training.pi05.transforms.chain import Chain, DeltaActions, Normalize, Pad
-from training.pi05.transforms.normalization import NormStats
+from training.pi05.transforms.normalization import NormStats, NormStatsInvalid
 from training.pi05.transforms.robots import robot_actions, robot_state
 
 __all__ = ["action_chain", "state_chain"]
@@ -24,9 +24,10 @@ def state_chain(spec: PolicySpec, norm_stats: Mapping[str, NormStats], width: in
 
     Raises:
         SpecInvalid: the state is wider than the model.
+        NormStatsInvalid: the policy normalises by quantiles and its statistics have none.
     """
     real = _width_within(spec.observation.state.dimension, width, "state")
-    normalized = Normalize(norm_stats["state"], spec.policy.normalization)
+    normalized = _normalize(spec, norm_stats, "state")
     return Chain((robot_state(spec.policy.robot), normalized, Pad(real, width)))
 
 
@@ -40,11 +41,22 @@ def action_chain(spec: PolicySpec, norm_stats: Mapping[str, NormStats], width: i
 
     Raises:
         SpecInvalid: the actions are wider than the model.
+        NormStatsInvalid: as `state_chain`.
     """
     real = _width_within(spec.action.dimension, width, "action")
     deltas = (DeltaActions(spec.action.delta_mask),) if any(spec.action.delta_mask) else ()
-    normalized = Normalize(norm_stats["actions"], spec.policy.normalization)
+    normalized = _normalize(spec, norm_stats, "actions")
     return Chain((robot_actions(spec.policy.robot), *deltas, normalized, Pad(real, width)))
+
+
+def _normalize(spec: PolicySpec, norm_stats: Mapping[str, NormStats], name: str) -> Normalize:
+    stats, kind = norm_stats[name], spec.policy.normalization
+    if kind == "quantile" and stats.q01 is None:
+        raise NormStatsInvalid(
+            f"The norm stats have no quantiles (q01, q99) for {name!r}, but the policy normalises by quantiles. "
+            "They were taken for z-scores alone: compute those of its dataset with train stats DATASET."
+        )
+    return Normalize(stats, kind)
 
 
 def _width_within(real: int, width: int, name: str) -> int:

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from policy_protocol.errors import SpecInvalid
 from training.pi05.released import RELEASED, released_policy
 from training.pi05.transforms.chain import Chain, DeltaActions, Normalize, Pad
-from training.pi05.transforms.normalization import NormStats
+from training.pi05.transforms.normalization import NormStats, NormStatsInvalid
 from training.pi05.transforms.pipeline import action_chain, state_chain
 from training.pi05.transforms.robots import AlohaActions, AlohaState
 
@@ -159,6 +159,19 @@ def test_a_robot_that_cannot_be_in_a_position_is_taken_at_the_end_of_its_way():
     at_the_ends = state.copy()
     at_the_ends[[6, 13]] = (0.014 - 0.01844) / 0.03956, (0.058 - 0.01844) / 0.03956
     np.testing.assert_allclose(AlohaState()(state), AlohaState()(at_the_ends), atol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["state", "actions"])
+def test_a_quantile_policy_with_statistics_for_zscores_alone_is_refused(way):
+    chain = {"state": state_chain, "actions": action_chain}[way]
+    stats = {way: NormStats(np.zeros(8), np.ones(8), None, None)}
+    with pytest.raises(NormStatsInvalid) as error:
+        chain(released_policy("pi05_droid").spec, stats, 32)
+    assert error.value.message == (
+        f"The norm stats have no quantiles (q01, q99) for {way!r}, but the policy normalises by quantiles. "
+        "They were taken for z-scores alone: compute those of its dataset with train stats DATASET."
+    )
+    assert chain(released_policy("pi0_droid").spec, stats, 32)(np.ones(8)).shape == (32,)
 
 
 @pytest.mark.parametrize(("way", "name"), [("state", "state"), ("actions", "action")])

@@ -101,7 +101,17 @@ def test_statistics_without_quantiles_are_read_for_zscores(tmp_path):
     entry = {"mean": [1.0], "std": [2.0], "q01": None, "q99": None}
     path = tmp_path / "norm_stats.json"
     path.write_text(json.dumps({"norm_stats": {"state": entry}}))
-    np.testing.assert_allclose(normalize(np.array([5.0]), read_norm_stats(path)["state"], "zscore"), [2.0], rtol=1e-5)
+    stats = read_norm_stats(path)
+    np.testing.assert_allclose(normalize(np.array([5.0]), stats["state"], "zscore"), [2.0], rtol=1e-5)
+    write_norm_stats(path, stats)
+    assert json.loads(path.read_text())["norm_stats"]["state"] == entry
+
+
+@pytest.mark.parametrize("function", [normalize, unnormalize])
+def test_statistics_without_quantiles_never_stand_in_for_quantiles(function):
+    with pytest.raises(NormStatsInvalid) as error:
+        function(np.zeros(1), NormStats(np.zeros(1), np.ones(1), None, None), "quantile")
+    assert error.value.message == "The norm stats have no quantiles (q01, q99)."
 
 
 def test_missing_norm_stats_name_the_path(tmp_path):
@@ -117,7 +127,16 @@ def test_missing_norm_stats_name_the_path(tmp_path):
         ("{}", "'norm_stats'"),
         ('{"norm_stats": []}', "no attribute 'items'"),
         ('{"norm_stats": {"state": {"mean": [0], "q01": [0], "q99": [0]}}}', "'std'"),
-        ('{"norm_stats": {"state": {"mean": [0, 1], "std": [1], "q01": [0], "q99": [0]}}}', "different lengths"),
+        (
+            '{"norm_stats": {"state": {"mean": [0, 1], "std": [1], "q01": [0], "q99": [0]}}}',
+            r"the columns have different lengths \(mean 2, std 1, q01 1, q99 1\)",
+        ),
+        (
+            '{"norm_stats": {"state": {"mean": [[0, 1]], "std": [[1, 1]]}}}',
+            r"mean must be a list of numbers, not of shape \(1, 2\)",
+        ),
+        ('{"norm_stats": {"state": {"mean": 0, "std": 1}}}', r"mean must be a list of numbers, not of shape \(\)"),
+        ('{"norm_stats": {"state": {"mean": [0], "std": [1], "q01": [0]}}}', "q01 and q99 must both be there"),
         (
             '{"norm_stats": {"state": {"mean": [NaN], "std": [1], "q01": [0], "q99": [0]}}}',
             "mean holds NaN or infinity",

@@ -23,7 +23,7 @@ from training.initial_params import InitialParams
 from training.pi05.checkpoint.step_directory import Assets
 from training.pi05.model.params import param_shapes, unflatten
 from training.pi05.transforms.observation import ObservationTransform, trained_prompt_lengths
-from training.pi05.transforms.tokenizer import Tokenizer
+from training.pi05.transforms.tokenizer import Tokenizer, check_vocabulary
 from training.policy_spec import WIRE_PREFIX, build_spec
 from training.progress import TrainingProgress
 from training.run_directory import MetricsLog, RunFacts, begin_run, check_run, run_directory
@@ -108,6 +108,7 @@ def _state_shapes(experiment: Experiment) -> TrainState:
 def _open_inputs(experiment: Experiment, run: str) -> _Inputs:
     dataset = Dataset(experiment.dataset)
     tokenizer = Tokenizer.load(experiment.tokenizer)
+    check_vocabulary(tokenizer, experiment.model.vocabulary)
     norm_stats = compute_norm_stats(dataset)
     spec = build_spec(experiment, dataset, norm_stats, fingerprint(dataset), run)
     observation = ObservationTransform(spec, experiment.model, norm_stats, tokenizer)

@@ -41,8 +41,9 @@ def build_spec(
     """The spec of a run's checkpoints; the run's id and the step are filled in when one is saved.
 
     Raises:
-        DatasetInvalid: the dataset has no camera, or more than the model has views.
+        DatasetInvalid: the dataset has no camera, or more than the model has views, or wider vectors than it holds.
     """
+    _check_widths(experiment, dataset, norm_stats)
     policy = PolicySection(
         family=experiment.model.family,
         action_horizon=experiment.model.action_horizon,
@@ -67,6 +68,16 @@ def build_spec(
         ),
     )
     return PolicySpec(policy, observation, _action(dataset, norm_stats["actions"]), _simulation(dataset.facts))
+
+
+def _check_widths(experiment: Experiment, dataset: Dataset, norm_stats: Mapping[str, NormStats]) -> None:
+    widest = max(norm_stats, key=lambda name: norm_stats[name].dimension)
+    width = norm_stats[widest].dimension
+    if width > experiment.model.action_dim:
+        raise DatasetInvalid(
+            f"{widest!r} of {dataset.root} has {width} dimensions but the model holds {experiment.model.action_dim}. "
+            f"Train with --set model.action_dim={width}."
+        )
 
 
 def _cameras(dataset: Dataset) -> tuple[CameraSpec, ...]:

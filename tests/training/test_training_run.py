@@ -14,6 +14,7 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from training.checkpoints import CannotResume
 from training.data import Dataset
+from training.data.errors import DatasetInvalid
 from training.experiment import override
 from training.experiments import find_experiment
 from training.loop import Diverged, train
@@ -22,6 +23,7 @@ from training.pi05.checkpoint.step_directory import read_assets
 from training.pi05.checkpoint.weights import read_params
 from training.pi05.compile_cache import use_compile_cache
 from training.pi05.model.params import ParamsMismatch
+from training.pi05.transforms.tokenizer import TokenizerInvalid
 from training.run_directory import RunExists
 
 TINY = [
@@ -274,6 +276,24 @@ def test_a_run_of_before_a_setting_existed_goes_on_with_its_default(experiment, 
     del tree["init"], tree["init_fresh"]
     settings.write_text(json.dumps(tree))
     assert train(experiment, "whole", runs, resume=True) == whole
+
+
+def test_a_tokenizer_with_more_pieces_than_the_model_embeds_is_refused(experiment, runs):
+    with pytest.raises(TokenizerInvalid) as error:
+        train(override(experiment, ["model.vocabulary=100"]), "pieces", runs)
+    assert error.value.message == (
+        "The tokenizer has 768 pieces but the model embeds 100. Serve these weights with the tokenizer of their "
+        "training (--tokenizer), or train with --set model.vocabulary=768."
+    )
+    assert not (runs / NAME / "pieces").exists()
+
+
+def test_a_dataset_that_is_wider_than_the_model_says_which_setting_makes_room(experiment, runs, lerobot_dataset):
+    with pytest.raises(DatasetInvalid) as error:
+        train(override(experiment, ["model.action_dim=7"]), "narrow", runs)
+    assert error.value.message == (
+        f"'state' of {lerobot_dataset} has 8 dimensions but the model holds 7. Train with --set model.action_dim=8."
+    )
 
 
 def _command(runs, dataset, *more):

@@ -21,6 +21,7 @@ __all__ = [
     "PromptTooLong",
     "Tokenizer",
     "TokenizerInvalid",
+    "check_vocabulary",
     "discretize_state",
     "prompt_text",
 ]
@@ -34,7 +35,7 @@ _BINS = np.linspace(-1, 1, 256 + 1)[:-1]
 
 
 class TokenizerInvalid(ChunkwireError):
-    """A file that is not a sentencepiece model."""
+    """A file that is not a sentencepiece model, or not one of this model's."""
 
     code = "tokenizer_invalid"
 
@@ -59,6 +60,20 @@ def prompt_text(task: str, state: Float[np.ndarray, "state_dim"] | None) -> str:
     if state is None:
         return cleaned
     return f"Task: {cleaned}, State: {' '.join(map(str, discretize_state(state)))};\nAction: "
+
+
+def check_vocabulary(tokenizer: Tokenizer, vocabulary: int) -> None:
+    """Compare a tokenizer with the number of pieces that a model embeds.
+
+    Raises:
+        TokenizerInvalid: it has more. The embedding of a piece beyond the last is no error on a device but nonsense.
+    """
+    if tokenizer.vocabulary > vocabulary:
+        raise TokenizerInvalid(
+            f"The tokenizer has {tokenizer.vocabulary} pieces but the model embeds {vocabulary}. Serve these weights "
+            f"with the tokenizer of their training (--tokenizer), or train with --set model.vocabulary="
+            f"{tokenizer.vocabulary}."
+        )
 
 
 class Tokenizer:

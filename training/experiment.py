@@ -133,6 +133,8 @@ def override(experiment: Experiment, settings: Sequence[str]) -> Experiment:
     try:
         return from_json(Experiment, tree)
     except ChunkwireError as error:
+        if isinstance(error.__cause__, ValueError) and not error.field:  # a field is right in itself, but not here
+            raise ExperimentInvalid(f"The settings are not valid: {error.__cause__}") from error
         raise ExperimentInvalid(f"--set: {error.message}", field=error.field) from error
 
 

@@ -73,15 +73,15 @@ def test_of_two_settings_of_one_field_the_last_counts():
         ("mask_padded_steps=1", "--set: The field 'mask_padded_steps' must be true or false, not '1'."),
         ("optimizer.peak_lr=fast", "--set: The field 'optimizer.peak_lr' must be a number, not 'fast'."),
         ("normalization=minmax", "--set: The field 'normalization' must be one of 'quantile', 'zscore', not 'minmax'."),
-        ("batch_size=0", "--set: The record is not valid: batch_size must be at least 1, not 0."),
-        ("seed=-1", "--set: The record is not valid: seed must not be negative: -1."),
+        ("batch_size=0", "The settings are not valid: batch_size must be at least 1, not 0."),
+        ("seed=-1", "The settings are not valid: seed must not be negative: -1."),
         (
             "execution_horizon=17",
-            "--set: The record is not valid: execution_horizon 17 is not in 1..16 (action_horizon).",
+            "The settings are not valid: execution_horizon 17 is not in 1..16 (action_horizon).",
         ),
         (
             "optimizer.warmup_steps=600",
-            "--set: The record is not valid: optimizer.warmup_steps 600 is not in 0..599: the schedule has 600 steps. "
+            "The settings are not valid: optimizer.warmup_steps 600 is not in 0..599: the schedule has 600 steps. "
             "Set optimizer.warmup_steps or steps.",
         ),
         ("model.vision.patch_size=0", "--set: model.vision is not valid: patch_size must be at least 1, not 0."),

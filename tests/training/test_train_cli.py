@@ -118,7 +118,7 @@ def test_a_pattern_of_fresh_leaves_needs_weights_to_start_from(train):
     code, _, err = train(NAME, "--exp-name", "a", "--init-fresh", "action_*")
     assert code == 1
     assert err == (
-        "train: --set: The record is not valid: init_fresh (--init-fresh) says what init (--init) may lack, "
+        "train: The settings are not valid: init_fresh (--init-fresh) says what init (--init) may lack, "
         "but there is no init.\n"
     )
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 
 import grpc
 
 from policy_protocol import policy_pb2 as pb
 from policy_protocol.errors import ChunkwireError
-from policy_protocol.protobuf_messages import reply_to_proto, spec_to_proto
+from policy_protocol.protobuf_messages import PROCESS_METADATA, reply_to_proto, spec_to_proto
 from policy_server.options import ServerOptions
 from policy_server.service import PolicyService
 from policy_server.session import Session
-from policy_server.transports.grpc_question import TRANSPORT, check_compiled, read_question
+from policy_server.transports.grpc_question import TRANSPORT, check_ready, read_question
 from policy_server.transports.grpc_status import abort, peer_of
 from policy_server.transports.grpc_stream import InferStream
 
@@ -28,6 +29,7 @@ class PolicyCalls:
 
     def __init__(self, service: PolicyService, options: ServerOptions, closing: asyncio.Event) -> None:
         self._service, self._options, self._closing = service, options, closing
+        self._process = ((PROCESS_METADATA, secrets.token_hex(8)),)
 
     @property
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
@@ -44,9 +46,10 @@ class PolicyCalls:
 
     async def _get_spec(self, _: bytes, context: grpc.aio.ServicerContext) -> pb.GetSpecResponse:
         try:
-            check_compiled(self._service)
+            check_ready(self._service)
         except ChunkwireError as error:
             await abort(context, error)
+        await context.send_initial_metadata(self._process)
         return spec_to_proto(self._service.spec)
 
     async def _infer(self, data: bytes, context: grpc.aio.ServicerContext) -> pb.InferResponse:
@@ -57,6 +60,7 @@ class PolicyCalls:
             chunk = await service.begin(service.answer(question, record))
         except ChunkwireError as error:
             await abort(context, error)
+        await context.send_initial_metadata(self._process)
         reply = reply_to_proto(session.reply(question, chunk))
         service.metrics.sent(TRANSPORT, reply.ByteSize())
         return reply

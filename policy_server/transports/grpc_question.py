@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from policy_protocol.errors import CodecError, ServerUnavailable
+from policy_protocol.errors import CodecError, Draining, ServerUnavailable
 from policy_protocol.messages import InferRequest
 from policy_protocol.protobuf_messages import parse_request, request_from_proto
 from policy_server.service import PolicyService
 from policy_server.session import Question, Session
 
-__all__ = ["TRANSPORT", "check_compiled", "id_of", "read_question"]
+__all__ = ["TRANSPORT", "check_ready", "id_of", "read_question"]
 
 TRANSPORT = "grpc"
 """Its name in metrics and logs."""
 
 
-def check_compiled(service: PolicyService) -> None:
-    """Raises `ServerUnavailable` until every shape is compiled: a call has a deadline, so it is not left waiting."""
-    if not (service.ready or service.draining):
+def check_ready(service: PolicyService) -> None:
+    """A call has a deadline, so it is not left waiting.
+
+    Raises:
+        ServerUnavailable: not every shape is compiled.
+        Draining: the server is ending.
+    """
+    if service.draining:
+        raise Draining("The server is shutting down and takes no new requests.")
+    if not service.ready:
         raise ServerUnavailable("The server is still compiling. Ask again, or wait until grpc.health.v1 says SERVING.")
 
 
@@ -33,7 +40,7 @@ def read_question(service: PolicyService, session: Session, data: bytes, remaini
         InvalidObservation: its batch does not fit.
         ServerUnavailable: the server still compiles.
     """
-    check_compiled(service)
+    check_ready(service)
     return session.admit(_with_deadline(request_from_proto(parse_request(data)), remaining_s))
 
 

@@ -20,6 +20,7 @@ from policy_protocol.spec import PolicySpec
 
 __all__ = [
     "ERROR_METADATA",
+    "PROCESS_METADATA",
     "error_from_proto",
     "error_to_proto",
     "parse_request",
@@ -32,6 +33,9 @@ __all__ = [
 
 ERROR_METADATA = "chunkwire-error-bin"
 """Trailing metadata of a failed call: the serialized `Error`."""
+
+PROCESS_METADATA = "chunkwire-process"
+"""Initial metadata of an answer: names the server process."""
 
 _LONGEST_MESSAGE, _LONGEST_FIELD = 2000, 200
 """Characters; HTTP/2 allows 8 KB of metadata, and a client's own keys may be in them."""

@@ -1,21 +1,23 @@
-"""`PolicyClient`: ask a policy server for action chunks over WebSocket."""
+"""`PolicyClient`: ask policy servers for action chunks, over WebSocket or gRPC."""
 
 from __future__ import annotations
 
-import ssl
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
-from websockets.exceptions import ConnectionClosed
-
-from policy_protocol import ActionChunk, EpisodeMoment, InferReply, InferRequest, Observation, PolicySpec, pack, unpack
-from policy_protocol.errors import CodecError, ProtocolViolation, RemoteError, ServerUnavailable
+from policy_protocol import ActionChunk, EpisodeMoment, InferRequest, Observation, PolicySpec
+from policy_protocol.errors import Draining, Overloaded, ProtocolViolation, ServerUnavailable
 from sim_client.option_checks import require_seconds
-from sim_client.wire.connecting import open_connection, read_greeting
+from sim_client.wire.credentials import Credentials
 from sim_client.wire.exchange import Exchange
-from sim_client.wire.server_address import websocket_url
+from sim_client.wire.link import Link, LinkLost
+from sim_client.wire.patience import Patience
+from sim_client.wire.server_address import server_urls
+from sim_client.wire.servers import Servers
 
 __all__ = ["Policy", "PolicyClient"]
 
@@ -41,7 +43,7 @@ class Policy(Protocol):
 
 
 class PolicyClient:
-    """A connection to a policy server. One question at a time; use one client per thread.
+    """A connection to a policy server, or to several of the same policy. One question at a time; one client a thread.
 
     ```python
     with PolicyClient("ws://127.0.0.1:8000") as policy:
@@ -49,49 +51,49 @@ class PolicyClient:
         robot.execute(chunk.actions[: policy.spec.policy.execution_horizon])
     ```
 
+    With several servers each question goes to the next one; one that does not answer is left out until it does. A lost
+    connection is dialled again, and a full server is asked again when it said.
+
     Args:
-        url: `ws://host:port`, `wss://host:port` or `host:port`.
-        connect_timeout: seconds for which a server that does not answer, or is still compiling, is tried again.
+        servers: `ws://host:port`, `wss://…`, `grpc://host:port`, `grpcs://…` or `host:port` (a WebSocket's); several
+            with commas between them or as a list.
+        connect_timeout: seconds for which servers that do not answer, or are still compiling, are tried again.
         reply_timeout: seconds after which a silent server counts as lost.
         api_key: sent as `Authorization: Api-Key …`.
-        tls: certificates to trust for `wss`; the system's by default.
-        on_wait: called once with a sentence when the server does not answer at once.
+        tls_ca: PEM file of the certificates to trust for `wss` and `grpcs`; the system's by default.
+        on_wait: called with a sentence when the client has to wait, or goes on without a server.
 
     Raises:
-        InvalidOption: `url` is no address, or a timeout is not above 0.
+        InvalidOption: an address is none, a timeout is not above 0, or `tls_ca` holds no certificate.
         ServerUnavailable: no server answered in time.
-        ProtocolViolation, SpecInvalid: it is no Chunkwire server, or its spec is damaged.
+        Unauthenticated: a server refused the key.
+        SpecMismatch: two servers serve different policies.
+        ProtocolViolation, SpecInvalid: one is no Chunkwire server, or its spec is damaged.
 
     Attributes:
-        url: the full address.
+        url: the full address; several with commas.
         spec: what the policy demands.
-        metadata: the server's first frame.
+        metadata: what the server said of itself on connecting.
     """
 
     def __init__(
         self,
-        url: str,
+        servers: str | Sequence[str],
         *,
         connect_timeout: float = 30.0,
         reply_timeout: float = 300.0,
         api_key: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls_ca: Path | None = None,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
-        self.url = websocket_url(url)
+        urls = server_urls(servers)
+        self.url = ",".join(urls)
         require_seconds("--connect-timeout", connect_timeout)
         require_seconds("--reply-timeout", reply_timeout)
-        self._reply_timeout = reply_timeout
-        self._stack, self._connection, frame = open_connection(
-            self.url, timeout=connect_timeout, api_key=api_key, tls=tls, on_wait=on_wait
-        )
-        try:
-            greeting = read_greeting(frame, self.url)
-        except BaseException:
-            self.close()
-            raise
-        self.spec: PolicySpec = greeting.spec
-        self.metadata: Mapping[str, Any] = greeting.metadata
+        self._connect_timeout, self._reply_timeout = connect_timeout, reply_timeout
+        self._servers = Servers(urls, Credentials(api_key, tls_ca), connect_timeout, on_wait)
+        self.spec: PolicySpec = self._servers.greeting.spec
+        self.metadata: Mapping[str, Any] = self._servers.greeting.metadata
         self._exchange = Exchange(self.spec)
 
     def infer(
@@ -108,30 +110,39 @@ class PolicyClient:
         Args:
             observation: wire key -> image (height, width, 3) uint8, state (state_dim,) float32, prompt. With `batch`
                 N every array has a leading N.
-            noise_seed: fixes the flow's noise; the server draws one otherwise.
+            noise_seed: fixes the flow's noise; the server draws one otherwise. Only a request with a seed is sent again
+                when the connection broke after it was sent: its answer is the same.
             episode: which moment this is, for the server's log; the model never sees it.
-            deadline_ms: the server drops the request when it could not start by then.
+            deadline_ms: milliseconds after which the answer is of no use, everything that is tried meanwhile included.
 
         Returns:
             Actions (action_horizon, action_dim) in physical units, (N, action_horizon, action_dim) with `batch` N.
             Its timing has the server's numbers and `round_trip_ms`, measured here.
 
         Raises:
-            ServerUnavailable: the connection was lost, or no reply came within `reply_timeout`.
+            DeadlineExceeded: there was no answer by the deadline.
+            ServerUnavailable: the connection was lost and not made again, or no reply came within `reply_timeout`.
+            SpecMismatch: the server came back with another policy.
             ProtocolViolation: the reply belongs to no request, has the wrong shape or is not finite.
             ChunkwireError: the error that the server answered with, such as `InvalidObservation` or `Overloaded`.
         """
-        request = self._exchange.ask(observation, noise_seed, episode, batch, deadline_ms)
-        message = pack(request.to_wire())
-        started = time.perf_counter()
-        frame = self._round_trip(message)
-        elapsed_ms = 1000 * (time.perf_counter() - started)
-        chunk = self._settle(request, frame)
-        return replace(chunk, timing={**chunk.timing, "round_trip_ms": elapsed_ms})
+        patience = Patience(deadline_ms, noise_seed is not None, self._connect_timeout, self._reply_timeout)
+        while True:
+            link = self._next_link(patience)
+            left_s = patience.left_s()
+            left_ms = None if left_s is None else math.ceil(1e3 * left_s)
+            request = self._exchange.ask(observation, noise_seed, episode, batch, left_ms)
+            try:
+                return self._ask(link, request, patience)
+            except Overloaded as error:
+                patience.wait_for_room(error)
+            except (LinkLost, Draining) as error:
+                self._servers.lost(link, "it is shutting down" if isinstance(error, Draining) else "connection lost")
+                patience.turned_away(error)
 
     def close(self) -> None:
-        """Close the connection; doing it twice is fine."""
-        self._stack.close()
+        """Close the connections; doing it twice is fine."""
+        self._servers.close()
 
     def __enter__(self) -> PolicyClient:
         return self
@@ -139,33 +150,26 @@ class PolicyClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _round_trip(self, message: bytes) -> bytes | str:
-        """Send and wait. After any failure the connection is closed: its next frame could be a stale answer."""
+    def _next_link(self, patience: Patience) -> Link:
         try:
-            self._connection.send(message)
-            return self._connection.recv(timeout=self._reply_timeout)
-        except TimeoutError as error:
-            self.close()
-            raise ServerUnavailable(
-                f"The policy server at {self.url} did not answer within {self._reply_timeout:g} s. "
-                "See its log; raise --reply-timeout if the policy is that slow."
-            ) from error
-        except (ConnectionClosed, OSError) as error:
-            self.close()
-            raise ServerUnavailable(
-                f"The connection to the policy server at {self.url} was lost: {error}. "
-                "See the server's log, or start it again with `serve --checkpoint DIR`."
-            ) from error
-        except BaseException:
-            self.close()
+            return self._servers.next_link(patience.left_s())
+        except ServerUnavailable:
+            patience.left_s()  # a deadline that has passed is the better reason
             raise
 
-    def _settle(self, request: InferRequest, frame: bytes | str) -> ActionChunk:
-        if isinstance(frame, str):  # it names no request, so the reply to this one may still be on its way
-            self.close()
-            raise RemoteError(f"The policy server at {self.url} answered: {frame}")
+    def _ask(self, link: Link, request: InferRequest, patience: Patience) -> ActionChunk:
+        timeout_s = min(self._reply_timeout, patience.left_s() or self._reply_timeout)
+        began = time.perf_counter()
         try:
-            return self._exchange.settle(request, InferReply.from_wire(unpack(frame).value))
-        except (ProtocolViolation, CodecError):
-            self.close()
+            chunk = self._exchange.settle(request, link.ask(request, timeout_s))
+        except TimeoutError as error:
+            patience.left_s()
+            self._servers.lost(link, "it did not answer")
+            raise ServerUnavailable(
+                f"The policy server at {link.url} did not answer within {self._reply_timeout:g} s. "
+                "See its log; raise --reply-timeout if the policy is that slow."
+            ) from error
+        except (ProtocolViolation, KeyboardInterrupt):  # its next reply could be a stale one
+            self._servers.lost(link, "it broke the protocol")
             raise
+        return replace(chunk, timing={**chunk.timing, "round_trip_ms": 1000 * (time.perf_counter() - began)})

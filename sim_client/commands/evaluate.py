@@ -25,7 +25,13 @@ def evaluate_command(
     context: typer.Context,
     env: Annotated[str | None, typer.Option(help="ManiSkill task, such as StackCube-v1.")] = None,
     episodes: Annotated[int, typer.Option(help="Episodes to run; episode i is reset with seed + i.")] = 20,
-    server: Annotated[str, typer.Option(help="Address of the policy server.")] = "ws://127.0.0.1:8000",
+    server: Annotated[
+        str,
+        typer.Option(
+            metavar="URL[,URL…]",
+            help="Policy server, ws://, wss://, grpc:// or grpcs://; several of one policy take turns.",
+        ),
+    ] = "ws://127.0.0.1:8000",
     seed: Annotated[int, typer.Option(help="Seed of the first episode.")] = DEFAULT_SEED,
     run_seed: Annotated[int, typer.Option(help="Base of the policy's noise.")] = 0,
     prompt: Annotated[str | None, typer.Option(help="Instruction, instead of the task's own.")] = None,
@@ -54,6 +60,9 @@ def evaluate_command(
     connect_timeout: Annotated[float, typer.Option(help="Seconds to wait for a server that does not answer.")] = 30.0,
     reply_timeout: Annotated[float, typer.Option(help="Seconds after which a silent server counts as lost.")] = 300.0,
     api_key_file: Annotated[Path | None, typer.Option(help="File whose first line is the server's API key.")] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="Certificates (PEM) to trust for wss:// and grpcs://, instead of the system's.")
+    ] = None,
     render_backend: Annotated[
         str, typer.Option(help="Where images are rendered: cpu or gpu; none for a policy without cameras.")
     ] = "cpu",
@@ -94,6 +103,7 @@ def evaluate_command(
             connect_timeout=connect_timeout,
             reply_timeout=reply_timeout,
             api_key=api_key,
+            tls_ca=tls_ca,
             on_wait=lambda text: console.print(text, markup=False, soft_wrap=True),
         )
 

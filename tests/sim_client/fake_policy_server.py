@@ -35,6 +35,7 @@ class FakePolicyServer:
         greeting: the first frame, instead of the contract's.
         ready: connections are accepted at once but greeted when this is set, as by a server that compiles.
         status: HTTP status with which the first `refusals` handshakes are refused.
+        most_bytes: largest frame that is taken.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class FakePolicyServer:
         refusals: int = 0,
         port: int = 0,
         ready: threading.Event | None = None,
+        most_bytes: int | None = None,
     ) -> None:
         self.requests: list[InferRequest] = []
         self.headers: list[Headers] = []
@@ -56,7 +58,7 @@ class FakePolicyServer:
         self._ready = ready
         self._connections: list[ServerConnection] = []
         self._server = serve(
-            self._talk, "127.0.0.1", port, compression=None, max_size=None, process_request=self._admit
+            self._talk, "127.0.0.1", port, compression=None, max_size=most_bytes, process_request=self._admit
         )
         self.port: int = self._server.socket.getsockname()[1]
         self.url = f"ws://127.0.0.1:{self.port}"

@@ -33,9 +33,12 @@ def seeds_of(server: FakePolicyServer) -> list[int]:
 
 
 class Crashes:
-    """Breaks the connection at one moment, `times` times; answers with success otherwise."""
+    """Breaks the connection at one moment, `times` times; answers with success otherwise.
 
-    def __init__(self, spec, seed: int, step: int, times: int = 1) -> None:
+    Three times is what it takes: the client asks the same once more, and again, before it gives up.
+    """
+
+    def __init__(self, spec, seed: int, step: int, times: int = 3) -> None:
         self._spec, self._seed, self._step, self.left = spec, seed, step, times
 
     def __call__(self, request: InferRequest):
@@ -93,7 +96,15 @@ def test_a_repeated_episode_asks_with_the_same_noise(spec, start_server, evaluat
     server = start_server(Crashes(spec, seed=1, step=3))
     evaluate(server)
     asked = [(one.episode.step, one.noise_seed) for one in server.requests if one.episode.seed == 1]
-    assert asked[:2] == asked[2:4]
+    assert [step for step, _ in asked][:6] == [0, 3, 3, 3, 0, 3]
+    assert len(set(asked)) == len({step for step, _ in asked})
+
+
+def test_a_connection_that_breaks_once_costs_no_episode(spec, start_server, evaluate):
+    server = start_server(Crashes(spec, seed=1, step=3, times=1))
+    _, records = evaluate(server)
+    assert seeds_of(server) == [0, 1, 2]
+    assert [(one.outcome, one.attempts) for one in records] == [("success", 1)] * 3
 
 
 def test_after_the_retries_the_episode_is_an_error_and_the_next_one_runs(spec, start_server, evaluate):
@@ -104,7 +115,7 @@ def test_after_the_retries_the_episode_is_an_error_and_the_next_one_runs(spec, s
 
 
 def test_a_rerun_repeats_the_errors_and_nothing_else(spec, start_server, evaluate):
-    crashes = Crashes(spec, seed=1, step=3, times=1)
+    crashes = Crashes(spec, seed=1, step=3)
     server = start_server(crashes)
     evaluate(server, retries=0)
     server.requests.clear()
@@ -113,7 +124,7 @@ def test_a_rerun_repeats_the_errors_and_nothing_else(spec, start_server, evaluat
     assert [one.outcome for one in records] == ["success"] * 3
 
 
-def test_an_overloaded_server_voids_the_episode_and_is_asked_again(spec, start_server, evaluate):
+def test_an_overloaded_server_is_asked_again_and_costs_no_episode(spec, start_server, evaluate):
     answers = iter([{"code": "overloaded", "message": "The queue is full."}])
 
     def answer(request: InferRequest):
@@ -121,7 +132,7 @@ def test_an_overloaded_server_voids_the_episode_and_is_asked_again(spec, start_s
         return {"id": request.id, "error": error} if error else chunk_of(spec, request, 0.25)
 
     _, records = evaluate(start_server(answer), episodes=1)
-    assert (records[0].outcome, records[0].attempts) == ("success", 2)
+    assert (records[0].outcome, records[0].attempts) == ("success", 1)
 
 
 def test_a_broken_simulator_voids_the_episode(spec, start_server, evaluate):

@@ -1,0 +1,48 @@
+"""Whether servers serve one and the same policy: actions of two must not be mixed in one measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from policy_protocol.errors import SpecMismatch
+from sim_client.wire.link import Greeting
+
+__all__ = ["require_same"]
+
+_SHOWN = 3
+
+
+def require_same(first_url: str, first: Greeting, url: str, greeting: Greeting) -> None:
+    """Compare a server's spec with that of the one that answered first.
+
+    Raises:
+        SpecMismatch: they differ; names the fields.
+    """
+    expected, found = first.spec.hash, greeting.spec.hash
+    if found == expected:
+        return
+    fields = "; ".join(islice(_differences(first.spec.to_wire(), greeting.spec.to_wire()), _SHOWN))
+    if url == first_url:
+        what = f"The policy server at {url} now serves another policy"
+        advice = "Serve the first one again, or start anew with this one."
+    else:
+        what = f"The policy server at {url} serves another policy than {first_url}"
+        advice = "Every server of --server must serve the same checkpoint."
+    raise SpecMismatch(
+        f"{what} ({greeting.spec.policy.checkpoint}, spec {found} instead of {expected}): {fields}. {advice}"
+    )
+
+
+def _differences(first: Any, other: Any, path: str = "") -> Iterator[str]:
+    if isinstance(first, Mapping) and isinstance(other, Mapping):
+        for name in dict.fromkeys((*first, *other)):
+            yield from _differences(first.get(name), other.get(name), f"{path}.{name}" if path else str(name))
+    elif first != other:
+        yield f"{path} is {_short(other)}, not {_short(first)}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -1,0 +1,189 @@
+"""The servers that a client spreads its questions over: each in turn, the dead ones passed over until they are back."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+
+from policy_protocol.errors import ServerUnavailable
+from sim_client.wire.credentials import Credentials
+from sim_client.wire.grpc_link import GrpcLink
+from sim_client.wire.link import HINT, Backoff, Greeting, Link, NotYetError, Say
+from sim_client.wire.same_policy import require_same
+from sim_client.wire.server_address import is_grpc
+from sim_client.wire.websocket_link import WebSocketLink
+
+__all__ = ["Servers"]
+
+_ATTEMPT_S = 2.0
+"""For one attempt where there are other servers to try."""
+_REST_S = 60.0
+"""Longest rest of a dead server while others answer: an attempt may hold a question up by `_ATTEMPT_S`."""
+
+
+class _Place:
+    """One address, and the link to it while there is one."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.link: Link | None = None
+        self.reason = "not tried yet"
+        """Why there is no link."""
+        self._rest = Backoff(longest_s=_REST_S)
+        self._rests_until = 0.0
+
+    @property
+    def resting(self) -> bool:
+        return time.monotonic() < self._rests_until
+
+    def up(self, link: Link) -> None:
+        self.link = link
+        self._rest.reset()
+
+    def down(self, reason: str) -> None:
+        self.link, self.reason = None, reason
+        self._rests_until = time.monotonic() + self._rest.next_s()
+
+
+class Servers:
+    """Links to servers of one policy.
+
+    Args:
+        urls: as `server_urls` writes them.
+        connect_timeout: seconds for which servers that do not answer, or still compile, are tried again.
+        on_wait: told once each time when the client waits, or goes on without a server.
+
+    Raises:
+        ServerUnavailable: none answered in time.
+        SpecMismatch: two of them serve different policies; names the difference.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        credentials: Credentials,
+        connect_timeout: float,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> None:
+        self._places = [_Place(url) for url in urls]
+        self._turn = random.randrange(len(urls))  # clients that start together do not all begin with the same server
+        self._credentials = credentials
+        self._connect_timeout = connect_timeout
+        self._on_wait = on_wait or (lambda text: None)
+        self._first: tuple[str, Greeting] | None = None
+        self._wait_for_one(connect_timeout)
+
+    @property
+    def greeting(self) -> Greeting:
+        """Of the server that answered first."""
+        assert self._first is not None
+        return self._first[1]
+
+    def next_link(self, timeout_s: float | None = None) -> Link:
+        """A link to the server whose turn it is, dialled again where it was lost.
+
+        Args:
+            timeout_s: where this is less than the time allowed for connecting.
+
+        Raises:
+            ServerUnavailable: none answered in time.
+            SpecMismatch: a server has come back with another policy.
+        """
+        for _ in self._places:
+            place = self._places[self._turn]
+            self._turn = (self._turn + 1) % len(self._places)
+            if place.link is None and self._some_live and not place.resting:
+                self._try(place, _ATTEMPT_S, lambda reason: None)
+            if place.link is not None:
+                return place.link
+        return self._wait_for_one(min(self._connect_timeout, timeout_s or self._connect_timeout))
+
+    def lost(self, link: Link, reason: str) -> None:
+        """The link is of no use any more."""
+        link.close()
+        for place in self._places:
+            if place.link is link:
+                place.down(reason)
+                if self._some_live:
+                    self._on_wait(f"Going on without the policy server at {place.url} until it is back ({reason}).")
+
+    def close(self) -> None:
+        """Hang up; doing it twice is fine."""
+        for place in self._places:
+            if place.link is not None:
+                place.link.close()
+                place.link = None
+
+    @property
+    def _some_live(self) -> bool:
+        return any(place.link is not None for place in self._places)
+
+    def _wait_for_one(self, timeout_s: float) -> Link:
+        """Try all servers, again and again until one answers."""
+        deadline, backoff = time.monotonic() + timeout_s, Backoff()
+        say = self._say_once(f"Waiting up to {timeout_s:g} s for the policy server at {self._names}")
+        while True:
+            for place in self._places:
+                self._try(place, self._attempt_s(deadline), say)
+            if live := [place for place in self._places if place.link is not None]:
+                self._tell_missing()
+                return live[self._turn % len(live)].link  # type: ignore[return-value]
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise self._gave_up(timeout_s)
+            say(self._reasons)
+            time.sleep(min(left, backoff.next_s()))
+
+    def _attempt_s(self, deadline: float) -> float:
+        left = max(deadline - time.monotonic(), 0.1)
+        return left if len(self._places) == 1 else min(left, _ATTEMPT_S)
+
+    def _try(self, place: _Place, timeout_s: float, say: Say) -> None:
+        try:
+            link = self._dial(place.url, timeout_s, say)
+        except NotYetError as reason:
+            place.down(str(reason))
+            return
+        try:
+            self._first = self._first or (place.url, link.greeting)
+            require_same(*self._first, place.url, link.greeting)
+        except BaseException:
+            link.close()
+            raise
+        place.up(link)
+
+    def _dial(self, url: str, timeout_s: float, say: Say) -> Link:
+        if is_grpc(url):
+            return GrpcLink(url, self._credentials, timeout_s)
+        return WebSocketLink(url, self._credentials, timeout_s, say)
+
+    def _say_once(self, sentence: str) -> Say:
+        listeners = [self._on_wait]
+
+        def say(reason: str) -> None:
+            while listeners:
+                listeners.pop()(f"{sentence} ({reason}) …")
+
+        return say
+
+    def _tell_missing(self) -> None:
+        for place in self._places:
+            if place.link is None:
+                self._on_wait(f"Going on without the policy server at {place.url} until it is back ({place.reason}).")
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(place.url for place in self._places)
+
+    @property
+    def _reasons(self) -> str:
+        if len(self._places) == 1:
+            return self._places[0].reason
+        return "; ".join(f"{place.url}: {place.reason}" for place in self._places)
+
+    def _gave_up(self, timeout_s: float) -> ServerUnavailable:
+        return ServerUnavailable(
+            f"No policy server answers at {self._names} (tried for {timeout_s:g} s; {self._reasons}). {HINT} "
+            "If it needs longer to start, raise --connect-timeout."
+        )

@@ -74,7 +74,7 @@ def measure(config: ModelConfig, flat: dict[str, np.ndarray], batch: int, rounds
 def whole_policy(rounds: int) -> dict[str, float]:
     """Median milliseconds from a raw LIBERO observation to its action chunk: openpi's shape, and ours."""
     released = RELEASED["pi05_libero"].spec
-    prompt = dataclasses.replace(released.observation.prompt, max_tokens=64, trained=(_TASK,))
+    prompt = dataclasses.replace(released.observation.prompt, max_tokens=64)
     spec = dataclasses.replace(
         released,
         policy=dataclasses.replace(released.policy, action_horizon=20),

@@ -64,7 +64,7 @@ def test_json_holds_the_whole_spec_and_the_weights(environment, spec_file):
 def test_a_stock_checkpoint_is_described_by_the_name_of_its_policy_without_a_tokenizer():
     description = describe(CHECKPOINT, "pi05_libero")
     assert str(description.spec.policy.checkpoint) == "pi05_libero/openpi/0"
-    assert description.prompt_buckets == (200,)
+    assert description.prompt_buckets == (32, 64, 128, 200)
 
 
 def test_prompts_are_not_counted_without_a_tokenizer(spec_file):

@@ -31,6 +31,9 @@ _LARGEST_STATE = 1e30
 """Beyond it float32 overflows on the way to the model; no joint is there."""
 _PROMPT_MULTIPLE = 16
 """Trained prompts are padded to a multiple of this many tokens, so that few shapes are compiled."""
+_UNKNOWN_PROMPTS = (32, 64, 128)
+"""Lengths where no trained prompt is known. Each is compiled for every batch size, so there are few: about 20 tokens of
+text and four of each state dimension make a long prompt."""
 
 
 @dataclass(frozen=True)
@@ -158,12 +161,16 @@ def collate(rows: Sequence[Row], prompt_length: int) -> ModelInput:
 
 
 def trained_prompt_lengths(spec: PolicySpec, tokenizer: Tokenizer, longest: int) -> tuple[int, ...]:
-    """Token counts that the trained prompts are padded to, ascending; `(longest,)` when the spec names none.
+    """Token counts that the trained prompts are padded to, ascending.
+
+    A spec that names no prompt, as openpi's released ones, gets a few lengths up to the longest.
 
     Args:
         longest: what the model takes (max_token_len).
     """
     observation = spec.observation
+    if not observation.prompt.trained:
+        return (*(length for length in _UNKNOWN_PROMPTS if length < longest), longest)
     # Below-range and three-digit bins take the most tokens; the multiple leaves room for other mixtures.
     states = [np.full(observation.state.dimension, value) for value in (-2.0, 0.0)]
     if not observation.prompt.includes_state:
@@ -172,4 +179,4 @@ def trained_prompt_lengths(spec: PolicySpec, tokenizer: Tokenizer, longest: int)
     for prompt in observation.prompt.trained:
         tokens = max(len(tokenizer.encode(prompt, state, longest)) for state in states)
         lengths.add(min(-(-tokens // _PROMPT_MULTIPLE) * _PROMPT_MULTIPLE, longest))
-    return tuple(sorted(lengths)) or (longest,)
+    return tuple(sorted(lengths))

@@ -182,14 +182,35 @@ def test_what_the_wire_makes_of_a_string_is_a_prompt(transform, prompt):
     assert transform(observation(prompt=prompt)).tokens == transform(observation()).tokens
 
 
+def lengths_of(spec, tokenizer, longest, *trained, **prompt):
+    changed = dataclasses.replace(spec.observation.prompt, trained=trained, **prompt)
+    observed = dataclasses.replace(spec.observation, prompt=changed)
+    return trained_prompt_lengths(dataclasses.replace(spec, observation=observed), tokenizer, longest)
+
+
 def test_trained_prompts_are_padded_to_a_few_lengths_that_hold_any_state(transform, tiny_tokenizer):
+    tokenizer, task = Tokenizer.load(tiny_tokenizer), "open the drawer and the other drawer"
+    assert lengths_of(transform.spec, tokenizer, 200, "open") == (48,)
+    assert lengths_of(transform.spec, tokenizer, 200, "open", task) == (48, 64)
+    states = np.random.default_rng(0).uniform(-1.5, 1.5, (300, 8))
+    tokens = [len(tokenizer.encode(task, state, 200)) for state in states]
+    assert 48 < max(tokens) <= 64
+
+
+def test_trained_prompts_without_a_state_are_as_long_as_their_text(transform, tiny_tokenizer):
     tokenizer = Tokenizer.load(tiny_tokenizer)
-    prompt = dataclasses.replace(transform.spec.observation.prompt, trained=("open the drawer", "open"))
-    spec = dataclasses.replace(
-        transform.spec, observation=dataclasses.replace(transform.spec.observation, prompt=prompt)
-    )
-    lengths = trained_prompt_lengths(spec, tokenizer, 64)
-    assert all(length % 16 == 0 for length in lengths)
-    worst = max(len(tokenizer.encode("open the drawer", np.full(8, x), 64)) for x in (-2.0, 0.0, 2.0))
-    assert worst <= max(lengths) < 64 + 1
-    assert trained_prompt_lengths(transform.spec, tokenizer, 64) == (64,)
+    assert lengths_of(transform.spec, tokenizer, 200, "open", includes_state=False) == (16,)
+
+
+def test_a_trained_prompt_is_padded_to_no_more_than_the_model_takes(transform, tiny_tokenizer):
+    tokenizer = Tokenizer.load(tiny_tokenizer)
+    longest = max(len(tokenizer.encode("open", np.full(8, value), 200)) for value in (-2.0, 0.0))
+    assert longest % 16 != 0
+    assert lengths_of(transform.spec, tokenizer, longest, "open") == (longest,)
+
+
+@pytest.mark.parametrize(
+    ("longest", "expected"), [(200, (32, 64, 128, 200)), (64, (32, 64)), (48, (32, 48)), (7, (7,))]
+)
+def test_a_spec_without_trained_prompts_gets_a_few_lengths(transform, tiny_tokenizer, longest, expected):
+    assert lengths_of(transform.spec, Tokenizer.load(tiny_tokenizer), longest) == expected

@@ -134,6 +134,8 @@ def _vector(observation: Observation, key: str, width: int, names: str) -> Float
     if value is None:
         raise missing(observation, key, f"a float vector of {width} numbers")
     vector = array_of(value, key)
+    if width == 1 and vector.shape == ():  # DROID's clients send the gripper so, and openpi takes it
+        vector = vector[None]
     if vector.shape != (width,) or vector.dtype.kind not in "fiu":
         raise InvalidObservation(
             f"{key} must be {width} numbers ({names}), not shape {vector.shape} of {vector.dtype}.", field=key

@@ -156,9 +156,14 @@ def droid(joints=JOINTS, gripper=GRIPPER):
             "observation/joint_position must be 7 numbers (joint position), not shape (8,) of float64.",
         ),
         (
-            droid(gripper=np.float32(0)),
+            droid(gripper=np.zeros((1, 1))),
             "observation/gripper_position",
-            "observation/gripper_position must be 1 numbers (gripper position), not shape () of float32.",
+            "observation/gripper_position must be 1 numbers (gripper position), not shape (1, 1) of float64.",
+        ),
+        (
+            droid(joints=np.float32(0)),
+            "observation/joint_position",
+            "observation/joint_position must be 7 numbers (joint position), not shape () of float32.",
         ),
         (
             droid(gripper=np.array([np.nan])),
@@ -166,12 +171,19 @@ def droid(joints=JOINTS, gripper=GRIPPER):
             "observation/gripper_position holds NaN, infinity or a number beyond 1e30.",
         ),
     ],
-    ids=["too long", "no vector", "NaN"],
+    ids=["too long", "a matrix", "no vector", "NaN"],
 )
 def test_a_part_of_the_state_that_is_wrong_is_named(transform_of, observation, field, message):
     with pytest.raises(InvalidObservation) as error:
         transform_of("pi05_droid")(observation)
     assert (error.value.field, error.value.message) == (field, message)
+
+
+@pytest.mark.parametrize("gripper", [0.25, np.float32(0.25), np.array(0.25)], ids=["number", "scalar", "0-d"])
+def test_a_part_of_one_number_may_be_a_scalar(transform_of, gripper):
+    transform = transform_of("pi05_droid")
+    expected = transform(droid(gripper=np.array([0.25])))
+    np.testing.assert_array_equal(transform(droid(gripper=gripper)).start_state, expected.start_state)
 
 
 def test_the_joined_state_is_in_the_prompt_of_pi05_droid(transform_of, tiny_tokenizer):

@@ -74,8 +74,8 @@ class Experiment:
     """Weights to start from: path or URL of a step directory, its `params`, a `model.safetensors` or its folder, or a
     PaliGemma `.npz`. Empty starts from scratch."""
     init_fresh: tuple[str, ...] = ()
-    """Patterns of leaves that start at random where `init` has none of that shape; LoRA's always may. A star stands for
-    any letters, slashes too."""
+    """Patterns of leaves that start at random where `init` has none of that shape; LoRA's that it lacks always may. A
+    star stands for any letters, slashes too."""
     execution_horizon: int = 10
     """Steps of a chunk that a client runs before it asks again."""
     denoising_steps: int = 10

@@ -56,7 +56,8 @@ class InitialParams:
         _check_patterns(experiment.init_fresh, expected)
         base = open_base_weights(experiment.init, vision_heads=experiment.model.vision.heads)
         held = {path for path, leaf in base.shapes.items() if path in expected and leaf.shape == expected[path].shape}
-        fresh = {path for path in expected.keys() - held if _may_be_fresh(path, experiment.init_fresh)}
+        absent = {path for path in expected if is_lora(path) and path not in base.shapes}
+        fresh = absent | {path for path in expected.keys() - held if _may_be_fresh(path, experiment.init_fresh)}
         _check(base, expected, fresh, experiment)
         return cls(
             experiment.model,
@@ -79,7 +80,7 @@ class InitialParams:
 
 
 def _may_be_fresh(path: str, patterns: Sequence[str]) -> bool:
-    return is_lora(path) or any(fnmatchcase(path, pattern) for pattern in patterns)
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def _check_patterns(patterns: Sequence[str], expected: Collection[str]) -> None:

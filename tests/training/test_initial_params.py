@@ -144,6 +144,36 @@ def test_lora_leaves_may_be_fresh_unasked(starting, tiny_steps, tiny_pi05):
     assert params.keys() == param_shapes(experiment.model).keys()
 
 
+@pytest.fixture
+def of_rank(damaged, tiny_pi05):
+    """Writes a base whose expert has LoRA leaves of a rank; gives it with the expert's configuration."""
+
+    def write(rank):
+        expert = dataclasses.replace(tiny_pi05.config.expert, lora_rank=rank)
+        shapes = param_shapes(dataclasses.replace(tiny_pi05.config, expert=expert))
+        return damaged(**{path: np.ones(leaf.shape, np.float32) for path, leaf in shapes.items() if is_lora(path)})
+
+    return write
+
+
+def test_lora_leaves_that_the_base_has_are_taken(starting, of_rank, tiny_pi05):
+    expert = dataclasses.replace(tiny_pi05.config.expert, lora_rank=2)
+    initial = InitialParams.plan(starting(of_rank(2), expert=expert))
+    assert initial.fresh == ()
+    assert sum(map(is_lora, initial.taken)) == 10
+
+
+def test_lora_leaves_of_another_rank_are_not_dropped_unasked(starting, of_rank, tiny_pi05):
+    expert, base = dataclasses.replace(tiny_pi05.config.expert, lora_rank=4), of_rank(2)
+    message = refusal(starting(base, expert=expert))
+    assert message.startswith(
+        f"The parameters in {base} are not those of this pi05 model. 10 of the wrong shape: "
+        "PaliGemma/llm/layers/attn/attn_vec_einsum_1/lora_a is (3, 4, 16, 2), expected (3, 4, 16, 4), "
+    )
+    assert message.endswith(" and 2 more. Leaves that may start fresh are named by --init-fresh PATTERN.")
+    assert len(InitialParams.plan(starting(base, "*lora_?", expert=expert)).fresh) == 10
+
+
 def test_leaves_of_another_width_start_fresh_where_a_pattern_permits(starting, tiny_steps):
     experiment = starting(tiny_steps["pi05"], "action_*", action_dim=8)
     initial = InitialParams.plan(experiment)

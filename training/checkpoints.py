@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +19,7 @@ from training.experiment import Experiment
 from training.pi05.checkpoint.assets_item import AssetsHandler, SaveAssets
 from training.pi05.checkpoint.step_directory import Assets, write_assets
 from training.pi05.checkpoint.weights import as_saved
+from training.pi05.listing import counted
 from training.pi05.model.params import flatten, unflatten
 from training.train_state import TrainState
 
@@ -89,7 +92,7 @@ class RunCheckpoints:
         """The newest state. The template gives the shapes, and may give shardings: it needs no arrays (`eval_shape`).
 
         Raises:
-            CannotResume: no step was saved yet, or its tree is not this experiment's.
+            CannotResume: no step was saved yet, it is damaged, or its tree is not the template's (names the leaves).
         """
         step = self.latest
         if step is None:
@@ -99,14 +102,14 @@ class RunCheckpoints:
             name: ocp.args.PyTreeRestore(tree, restore_args=jax.tree.map(_restore_argument, tree))
             for name, tree in trees.items()
         }
-        try:
+        folder = self._manager.directory / str(step)
+        with _damage_told(folder):
+            stored = self._manager.item_metadata(step)
+            held = {name: _shapes(stored[name].tree) for name in trees}
+        for name in ("params", "train_state"):  # a leaf of the weights is in the optimizer's state thrice more
+            _check_leaves(_shapes(trees[name]), held[name], folder / name)
+        with _damage_told(folder):
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
-        except Exception as error:  # orbax and tensorstore raise a dozen kinds for a damaged file
-            folder = self._manager.directory / str(step)
-            raise CannotResume(
-                f"{folder} cannot be restored: it is damaged, or of another model ({str(error)[:200]}). "
-                "Delete that folder to resume from the step before, or start anew with --overwrite."
-            ) from error
         return _restored_state(template, restored["train_state"], restored["params"])
 
     def _write_assets(self, step: int, folder: Path) -> None:
@@ -115,6 +118,45 @@ class RunCheckpoints:
         policy = dataclasses.replace(spec.policy, checkpoint=checkpoint)
         write_assets(folder, dataclasses.replace(self._assets, spec=dataclasses.replace(spec, policy=policy)))
         (folder / EXPERIMENT_FILE).write_text(self._experiment.to_json(), encoding="utf-8")
+
+
+@contextmanager
+def _damage_told(folder: Any) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # orbax and tensorstore raise a dozen kinds for a damaged file
+        raise CannotResume(
+            f"{folder} cannot be restored: it is damaged ({str(error)[:200]}). "
+            "Delete that folder to resume from the step before, or start anew with --overwrite."
+        ) from error
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """By path, whether the tree's nodes are classes or, as on disk, maps and lists."""
+    leaves, _ = jax.tree.flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _check_leaves(expected: Mapping[str, tuple[int, ...]], held: Mapping[str, tuple[int, ...]], item: Any) -> None:
+    wrong = [
+        f"{path.removesuffix('/value')} is {held[path]}, expected {expected[path]}"
+        for path in sorted(expected.keys() & held.keys())
+        if held[path] != expected[path]
+    ]
+    missing, unexpected = (
+        sorted(path.removesuffix("/value") for path in paths)
+        for paths in (expected.keys() - held.keys(), held.keys() - expected.keys())
+    )
+    lines = [
+        *counted("missing", missing),
+        *counted("unexpected", unexpected),
+        *counted("of the wrong shape", wrong),
+    ]
+    if lines:
+        raise CannotResume(
+            f"{item} does not fit this experiment. {' '.join(lines)} "
+            "Resume with the settings that the run began with, or start anew with --overwrite."
+        )
 
 
 def _restore_argument(leaf: Any) -> ocp.ArrayRestoreArgs:

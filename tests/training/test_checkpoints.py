@@ -15,8 +15,8 @@ from training.checkpoints import CannotResume, RunCheckpoints
 from training.experiment import Experiment
 from training.pi05.checkpoint.step_directory import Assets
 from training.pi05.checkpoint.weights import read_params
-from training.pi05.model.params import flatten
 from training.pi05.load import load_policy
+from training.pi05.model.params import flatten
 from training.pi05.transforms.normalization import read_norm_stats
 from training.pi05.transforms.tokenizer import Tokenizer
 from training.train_state import TrainState, optimizer
@@ -186,23 +186,52 @@ def test_a_run_without_averaging_keeps_its_weights_in_params_alone(tmp_path, ass
     jax.tree.map(np.testing.assert_array_equal, back, plain)
 
 
+RESUME_ADVICE = "Resume with the settings that the run began with, or start anew with --overwrite."
+
+
+def resume_refusal(*arguments):
+    with pytest.raises(CannotResume) as error:
+        restored(*arguments)
+    return error.value.message
+
+
 @pytest.mark.parametrize("item", ["params", "train_state"])
 def test_a_damaged_step_says_which_folder_to_delete(tmp_path, run, assets, experiment, state, item):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "700" / item / "manifest.ocdbt").unlink()
     with pytest.raises(CannotResume) as error:
         restored(tmp_path / "run", assets, experiment, jax.eval_shape(lambda: state))
-    assert error.value.message.startswith(
-        f"{tmp_path}/run/700 cannot be restored: it is damaged, or of another model ("
-    )
+    assert error.value.message.startswith(f"{tmp_path}/run/700 cannot be restored: it is damaged (")
     assert error.value.message.endswith(
         ". Delete that folder to resume from the step before, or start anew with --overwrite."
     )
 
 
 def test_a_state_of_another_size_is_refused_and_never_cut_to_fit(run, assets, experiment, state):
-    path = "action_in_proj"
     narrow = jax.eval_shape(lambda: state)
-    narrow.params[path]["kernel"] = jax.ShapeDtypeStruct((7, 32), jnp.float32)
-    with pytest.raises(CannotResume):
-        restored(run, assets, experiment, narrow)
+    for params in (narrow.params, narrow.ema_params):
+        params["action_in_proj"]["kernel"] = jax.ShapeDtypeStruct((7, 32), jnp.float32)
+    assert resume_refusal(run, assets, experiment, narrow) == (
+        f"{run}/700/params does not fit this experiment. "
+        "1 of the wrong shape: params/action_in_proj/kernel is (32, 32), expected (7, 32). " + RESUME_ADVICE
+    )
+
+
+def test_leaves_that_a_state_lacks_or_has_too_many_are_named(run, assets, experiment, state):
+    other = jax.eval_shape(lambda: state)
+    for params in (other.params, other.ema_params):
+        params["time_mlp_more"] = params.pop("time_mlp_in")
+    assert resume_refusal(run, assets, experiment, other) == (
+        f"{run}/700/params does not fit this experiment. "
+        "2 missing: params/time_mlp_more/bias, params/time_mlp_more/kernel. "
+        "2 unexpected: params/time_mlp_in/bias, params/time_mlp_in/kernel. " + RESUME_ADVICE
+    )
+
+
+def test_an_optimizer_of_another_kind_is_told_by_its_leaves(run, assets, experiment, state):
+    moments, schedule = state.opt_state[1][0], state.opt_state[1][2]
+    chain = (state.opt_state[0], (moments, state.opt_state[1][1], schedule._replace(count=jnp.zeros(3))))
+    assert resume_refusal(run, assets, experiment, jax.eval_shape(lambda: state.replace(opt_state=chain))) == (
+        f"{run}/700/train_state does not fit this experiment. "
+        "1 of the wrong shape: opt_state/1/2/count is (), expected (3,). " + RESUME_ADVICE
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import zipfile
 from fnmatch import fnmatchcase
 
 import fsspec
@@ -269,6 +270,43 @@ def test_a_file_that_is_no_archive_is_refused(starting, tmp_path):
     assert refusal(starting(tmp_path / "a.npz"), CheckpointInvalid) == (
         f"{tmp_path}/a.npz cannot be read as an .npz file (File is not a zip file). Download it again."
     )
+
+
+ARRAY = "params/llm/embedder/input_embedding"
+
+
+def test_an_archive_of_python_objects_is_refused(starting, tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, **{ARRAY: np.array([None])})
+    assert refusal(starting(path), CheckpointInvalid) == (
+        f"{path} cannot be read as an .npz file ({ARRAY}.npy holds Python objects instead of numbers). "
+        "Download it again."
+    )
+
+
+def test_an_array_of_a_later_format_is_refused(starting, tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{ARRAY}.npy", b"\x93NUMPY\x09\x00 and what nobody knows")
+    assert refusal(starting(path), CheckpointInvalid) == (
+        f"{path} cannot be read as an .npz file ({ARRAY}.npy is of numpy's format 9.0, which is not known). "
+        "Download it again."
+    )
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_archive_that_is_damaged_behind_its_headers_is_refused_when_it_is_read(starting, paligemma, tmp_path, save):
+    path = tmp_path / "a.npz"
+    with np.load(paligemma) as arrays:
+        save(path, **dict(arrays))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2  # in the largest array
+    content[middle : middle + 2000] = bytes(2000)
+    path.write_bytes(content)
+    initial = InitialParams.plan(starting(path, *FROM_PALIGEMMA))
+    with pytest.raises(CheckpointInvalid) as error:
+        initial.make(jax.random.key(0))
+    assert error.value.message.startswith(f"{path} cannot be read as an .npz file (")
 
 
 def test_an_archive_of_something_else_is_refused(starting, tmp_path):

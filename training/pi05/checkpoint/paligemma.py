@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Collection, Iterator
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ __all__ = ["paligemma_shapes", "read_paligemma"]
 _PREFIX = "params/"
 _TREE = "PaliGemma/"
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+_HEADERS: Mapping[tuple[int, int], Callable[[Any], Any]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def paligemma_shapes(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
@@ -26,11 +32,8 @@ def paligemma_shapes(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
     Raises:
         CheckpointInvalid: the file is no `.npz`, or names other things than a PaliGemma's.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            headers = {info.filename.removesuffix(".npy"): _header(archive, info) for info in archive.infolist()}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise CheckpointInvalid(f"{path} cannot be read as an .npz file ({error}). Download it again.") from error
+    with _damage_told(path), zipfile.ZipFile(path) as archive:
+        headers = {info.filename.removesuffix(".npy"): _header(archive, info) for info in archive.infolist()}
     others = sorted(name for name in headers if not name.startswith((f"{_PREFIX}llm/", f"{_PREFIX}img/")))
     if others or not headers:
         found = ", ".join(others[:8]) or "nothing"
@@ -42,18 +45,31 @@ def paligemma_shapes(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def read_paligemma(path: Path, paths: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Those leaves, one after the other, so that no more than one need be in memory."""
-    with np.load(path, allow_pickle=False) as arrays:
+    """Those leaves, one after the other, so that no more than one need be in memory.
+
+    Raises:
+        CheckpointInvalid: the file is damaged.
+    """
+    with _damage_told(path), np.load(path, allow_pickle=False) as arrays:
         for leaf in paths:
             array = arrays[_PREFIX + leaf.removeprefix(_TREE)]
             yield leaf, array.view(_BFLOAT16) if array.dtype == "V2" else array
 
 
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise CheckpointInvalid(f"{path} cannot be read as an .npz file ({error}). Download it again.") from error
+
+
 def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> jax.ShapeDtypeStruct:
     with archive.open(info) as stream:
-        read: Any = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[np.lib.format.read_magic(stream)]
-        shape, _, dtype = read(stream)
+        version = np.lib.format.read_magic(stream)
+        if version not in _HEADERS:
+            raise ValueError(f"{info.filename} is of numpy's format {version[0]}.{version[1]}, which is not known")
+        shape, _, dtype = _HEADERS[version](stream)
+    if dtype.hasobject:
+        raise ValueError(f"{info.filename} holds Python objects instead of numbers")
     return jax.ShapeDtypeStruct(shape, _BFLOAT16 if dtype == "V2" else dtype)  # numpy has no name for bfloat16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from training.pi05.checkpoint.paligemma import paligemma_shapes, read_paligemma
-from training.pi05.checkpoint.pytorch import is_safetensors, read_safetensors
+from training.pi05.checkpoint.pytorch import is_safetensors, safetensors_leaves, safetensors_shapes
 from training.pi05.checkpoint.step_directory import CheckpointInvalid, find_step, steps_in
 from training.pi05.checkpoint.weights import read_leaves, stored_shapes
 from training.pi05.download import cached_directory, cached_file
@@ -53,11 +54,11 @@ def open_base_weights(source: str, *, vision_heads: int) -> BaseWeights:
     """
     path = _local(source)
     if path.suffix == ".npz":
-        return _one_by_one(source, path, "PaliGemma", paligemma_shapes(path), lambda paths: read_paligemma(path, paths))
+        return _one_by_one(source, path, "PaliGemma", paligemma_shapes(path), partial(read_paligemma, path))
     if is_safetensors(path):
-        leaves = read_safetensors(path, vision_heads=vision_heads)
-        shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
-        return _one_by_one(source, path, "PyTorch", shapes, lambda paths: ((name, leaves.pop(name)) for name in paths))
+        shapes = safetensors_shapes(path, vision_heads=vision_heads)
+        leaves = partial(safetensors_leaves, path, vision_heads=vision_heads)
+        return _one_by_one(source, path, "PyTorch", shapes, leaves)
     params = _params_directory(source, path)
 
     def read(paths: Collection[str], dtype: Any, sharding: Shardings) -> dict[str, Array]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from training.pi05.checkpoint.pytorch_names import UNUSED, canonical, family_of,
 from training.pi05.checkpoint.step_directory import CheckpointInvalid
 from training.pi05.listing import counted
 
-__all__ = ["is_safetensors", "read_safetensors"]
+__all__ = ["is_safetensors", "read_safetensors", "safetensors_leaves", "safetensors_shapes"]
 
 _FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
@@ -48,15 +49,27 @@ def read_safetensors(
     Raises:
         CheckpointInvalid: a file is damaged, or a tensor is missing, unexpected, misshapen or no float; names them.
     """
-    with ExitStack() as stack:
-        opened = _open(path, stack)
-        tensors = {name: opened[original] for name, original in canonical(opened).items()}
-        table = leaves(family_of(tensors))
-        depths = {leaf.layers: _depth(leaf.layers, tensors) for leaf in table if leaf.layers}
-        named = [(leaf, leaf.names(depths.get(leaf.layers, 1))) for leaf in table]
-        _check_names(named, tensors, len(opened), path)
-        sizes = _check_tensors(named, tensors, vision_heads, path)
-        return {leaf.path: _read(leaf, [tensors[name] for name in names], sizes, dtype) for leaf, names in named}
+    return dict(safetensors_leaves(path, dtype=dtype, vision_heads=vision_heads))
+
+
+def safetensors_shapes(path: Path, *, vision_heads: int = _VISION_HEADS) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and type of every leaf under our tree's paths, from the headers alone.
+
+    Raises:
+        CheckpointInvalid: as `read_safetensors`.
+    """
+    with _opened(path, vision_heads) as (sources, sizes):
+        return {leaf.path: _shape(leaf, tensors, sizes) for leaf, tensors in sources}
+
+
+def safetensors_leaves(
+    path: Path, paths: Collection[str] | None = None, dtype: Any = None, *, vision_heads: int = _VISION_HEADS
+) -> Iterator[tuple[str, Float[np.ndarray, "..."]]]:
+    """As `read_safetensors`, one leaf after the other, and only those of `paths` when given."""
+    with _opened(path, vision_heads) as (sources, sizes):
+        for leaf, tensors in sources:
+            if paths is None or leaf.path in paths:
+                yield leaf.path, _read(leaf, tensors, sizes, dtype)
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,20 @@ class _Tensor:
 
     def read(self) -> Float[np.ndarray, "..."]:
         return self.file.get_tensor(self.name)
+
+
+@contextmanager
+def _opened(path: Path, vision_heads: int) -> Iterator[tuple[list[tuple[Leaf, list[_Tensor]]], dict[str, int]]]:
+    """Every leaf with the tensors that it is made of, all of them checked, and the size of every axis."""
+    with ExitStack() as stack:
+        opened = _open(path, stack)
+        tensors = {name: opened[original] for name, original in canonical(opened).items()}
+        table = leaves(family_of(tensors))
+        depths = {leaf.layers: _depth(leaf.layers, tensors) for leaf in table if leaf.layers}
+        named = [(leaf, leaf.names(depths.get(leaf.layers, 1))) for leaf in table]
+        _check_names(named, tensors, len(opened), path)
+        sizes = _check_tensors(named, tensors, vision_heads, path)
+        yield [(leaf, [tensors[name] for name in names]) for leaf, names in named], sizes
 
 
 def _open(path: Path, stack: ExitStack) -> dict[str, _Tensor]:
@@ -168,14 +195,19 @@ def _complain(lines: Sequence[str], path: Path) -> None:
         )
 
 
+def _shape(leaf: Leaf, tensors: Sequence[_Tensor], sizes: Mapping[str, int]) -> jax.ShapeDtypeStruct:
+    """The leaf's shape, and the widest type of its tensors."""
+    shape = (*leaf.stack(len(tensors)), *(size_of(axis, sizes) for axis in leaf.ours))
+    return jax.ShapeDtypeStruct(shape, np.result_type(*(_FLOATS[tensor.kind] for tensor in tensors)))
+
+
 def _read(leaf: Leaf, tensors: Sequence[_Tensor], sizes: Mapping[str, int], dtype: Any) -> Float[np.ndarray, "..."]:
     """One leaf, each tensor put in its place of the stack."""
-    target = np.dtype(dtype) if dtype is not None else np.result_type(*(_FLOATS[tensor.kind] for tensor in tensors))
-    stack = leaf.stack(len(tensors))
-    if not stack:
+    made = _shape(leaf, tensors, sizes)
+    target = made.dtype if dtype is None else np.dtype(dtype)
+    if not leaf.stack(len(tensors)):
         return leaf.convert(tensors[0].read(), sizes).astype(target, order="C", copy=False)
-    shape = [size_of(axis, sizes) for axis in leaf.ours]
-    stacked = np.empty((len(tensors), *shape), target)
+    stacked = np.empty((len(tensors), *(size_of(axis, sizes) for axis in leaf.ours)), target)
     for place, tensor in zip(stacked, tensors, strict=True):
         place[...] = leaf.convert(tensor.read(), sizes)
-    return stacked.reshape((*stack, *shape))
+    return stacked.reshape(made.shape)

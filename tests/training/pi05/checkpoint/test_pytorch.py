@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from training.pi05.checkpoint.base_weights import open_base_weights
 from training.pi05.checkpoint.pytorch import is_safetensors, read_safetensors
 from training.pi05.checkpoint.step_directory import CheckpointInvalid
 from training.pi05.model.config import preset
@@ -209,6 +211,29 @@ def test_the_full_models_tensors_are_all_known(name, count, tmp_path):
     sparse_file(tmp_path / "model.safetensors", full | {"surprise": (1,)})
     # The names and shapes of all the others pass.
     assert message_of(tmp_path) == NOT_OURS.format(tmp_path) + "1 unexpected: surprise."
+
+
+@pytest.mark.parametrize("name", ["pi05", "pi0"])
+def test_the_full_models_shapes_are_told_without_reading_it(name, tmp_path):
+    shapes = param_shapes(preset(name))
+    zeros = {path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in shapes.items()}
+    sparse_file(tmp_path / "model.safetensors", {tensor: zero.shape for tensor, zero in openpis(zeros).items()})
+    tracemalloc.start()
+    base = open_base_weights(str(tmp_path), vision_heads=16)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert {path: leaf.shape for path, leaf in base.shapes.items()} == {p: leaf.shape for p, leaf in shapes.items()}
+    assert {leaf.dtype for leaf in base.shapes.values()} == {np.dtype(np.float32)}
+    assert peak < 2**24
+
+
+def test_base_weights_can_be_read_more_than_once(lerobot):
+    base = open_base_weights(str(lerobot.file), vision_heads=16)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    chosen = {path for path in lerobot.flat if path.startswith("action_")}
+    for _ in range(2):
+        found = base.read(chosen, np.float32, lambda path, shape: device)
+        assert_same(found, {path: lerobot.flat[path] for path in chosen})
 
 
 def test_a_wrong_shape_in_the_full_model_is_the_only_complaint(tmp_path):

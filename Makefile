@@ -36,7 +36,7 @@ RENDER_BACKEND := $(if $(GPU),gpu,cpu)
 MODEL := .venv/bin
 SIM := .venv-sim/bin
 
-.PHONY: help setup eval test lint test-model test-sim test-path proto tokenizer pins clean
+.PHONY: help setup eval test lint test-model test-sim test-path proto fuzz tokenizer pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -115,6 +115,9 @@ proto: .venv-proto/installed ## Generate the gRPC stubs from policy.proto anew
 	$(PYTHON) -m venv .venv-proto
 	.venv-proto/bin/pip install --quiet grpcio-tools==1.72.2 'protobuf<6.31' 'setuptools<81'
 	touch $@
+
+fuzz: setup ## Throw generated requests at the codec and the session for ten minutes
+	CHUNKWIRE_FUZZ_SECONDS=600 $(MODEL)/pytest -s tests/policy_server/test_fuzz.py
 
 tokenizer: setup ## Train the small tokenizer anew
 	$(MODEL)/python -m training.pi05.transforms.small_tokenizer training/pi05/transforms/small_tokenizer.model

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 
+from training.pi05.checkpoint.pytorch_files import PYTORCH_FILE, PYTORCH_INDEX, is_safetensors
 from training.pi05.checkpoint.pytorch_layout import Leaf, size_of, sizes_of
 from training.pi05.checkpoint.pytorch_names import UNUSED, canonical, family_of, leaves
 from training.pi05.checkpoint.step_directory import CheckpointInvalid
@@ -22,17 +23,9 @@ from training.pi05.listing import counted
 
 __all__ = ["is_safetensors", "read_safetensors", "safetensors_leaves", "safetensors_shapes"]
 
-_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
 _VISION_HEADS = 16
 """SigLIP So400m's, the only tower that LeRobot and openpi have. Neither names nor shapes tell it."""
-
-
-def is_safetensors(path: Path) -> bool:
-    """Whether a path is a `.safetensors` file, or a directory that holds `model.safetensors`, whole or in shards."""
-    if path.is_dir():
-        return (path / _FILE).is_file() or (path / _INDEX).is_file()
-    return path.suffix == ".safetensors" and path.is_file()
 
 
 def read_safetensors(
@@ -121,12 +114,12 @@ def _open(path: Path, stack: ExitStack) -> dict[str, _Tensor]:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    if (path / _FILE).is_file():
-        return [path / _FILE]
-    if (path / _INDEX).is_file():
-        return _shards(path / _INDEX)
+    if (path / PYTORCH_FILE).is_file():
+        return [path / PYTORCH_FILE]
+    if (path / PYTORCH_INDEX).is_file():
+        return _shards(path / PYTORCH_INDEX)
     raise CheckpointInvalid(
-        f"{path} holds no {_FILE}. Pass the file, or the directory that LeRobot or openpi saved it in "
+        f"{path} holds no {PYTORCH_FILE}. Pass the file, or the directory that LeRobot or openpi saved it in "
         "(LeRobot's training calls it pretrained_model)."
     )
 

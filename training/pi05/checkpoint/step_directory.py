@@ -13,6 +13,7 @@ from pathlib import Path
 
 from policy_protocol.errors import ChunkwireError
 from policy_protocol.spec import PolicySpec
+from training.pi05.checkpoint.pytorch_files import PYTORCH_FILE, is_safetensors
 from training.pi05.released import RELEASED, find_spec
 from training.pi05.transforms.normalization import NormStats, read_norm_stats, write_norm_stats
 from training.pi05.transforms.tokenizer import Tokenizer
@@ -52,9 +53,11 @@ def steps_in(directory: Path) -> list[int]:
     """The numbers of the complete step directories inside a run."""
     if not directory.is_dir():
         return []
-    return sorted(
-        int(child.name) for child in directory.iterdir() if child.name.isdigit() and (child / "params").is_dir()
-    )
+    return sorted(int(child.name) for child in directory.iterdir() if child.name.isdigit() and _is_step(child))
+
+
+def _is_step(directory: Path) -> bool:
+    return directory.is_dir() and ((directory / "params").is_dir() or is_safetensors(directory))
 
 
 def find_step(path: str | os.PathLike[str]) -> Path:
@@ -66,7 +69,7 @@ def find_step(path: str | os.PathLike[str]) -> Path:
     directory = Path(path)
     if not directory.exists():
         raise CheckpointInvalid(f"There is no checkpoint at {directory}. Train one (train --help) or check the path.")
-    if (directory / "params").is_dir() or (directory / "model.safetensors").is_file():
+    if _is_step(directory):
         return directory
     if steps := steps_in(directory):
         offered = ", ".join(str(directory / str(step)) for step in steps[-3:])
@@ -74,7 +77,7 @@ def find_step(path: str | os.PathLike[str]) -> Path:
     if directory.name == "params":
         raise CheckpointInvalid(f"{directory} is the inside of a step. Pass the step directory {directory.parent}.")
     raise CheckpointInvalid(
-        f"{directory} is not a checkpoint step: it holds no params/. "
+        f"{directory} is not a checkpoint step: it holds neither params/ nor {PYTORCH_FILE}. "
         "A step looks like RUN/29999 with params/ and assets/ in it."
     )
 

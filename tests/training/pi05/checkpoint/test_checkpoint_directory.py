@@ -74,6 +74,20 @@ def test_a_step_directory_is_found(step):
     assert find_step(step) == step
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json"])
+def test_a_directory_of_pytorch_weights_is_a_step_whole_or_in_shards(tmp_path, name):
+    step = tmp_path / "run" / "30000"
+    step.mkdir(parents=True)
+    (step / name).touch()
+    assert find_step(step) == step
+    assert refusal(find_step, tmp_path / "run").endswith(f"Pass one of its steps: {step}.")
+
+
+def test_a_file_is_no_step(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    assert " is not a checkpoint step: " in refusal(find_step, tmp_path / "model.safetensors")
+
+
 def test_a_path_without_anything_is_refused(tmp_path):
     assert refusal(find_step, tmp_path / "no") == (
         f"There is no checkpoint at {tmp_path}/no. Train one (train --help) or check the path."
@@ -98,7 +112,7 @@ def test_the_inside_of_a_step_points_at_the_step(step):
 
 def test_another_folder_is_no_step(tmp_path):
     assert refusal(find_step, tmp_path) == (
-        f"{tmp_path} is not a checkpoint step: it holds no params/. "
+        f"{tmp_path} is not a checkpoint step: it holds neither params/ nor model.safetensors. "
         "A step looks like RUN/29999 with params/ and assets/ in it."
     )
 

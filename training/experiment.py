@@ -56,7 +56,8 @@ class Experiment:
     """`paligemma`, `small`, or a path or URL of a sentencepiece model; it is copied into every checkpoint."""
     asset_id: str = "maniskill"
     """Folder of the norm stats in a checkpoint's assets."""
-    normalization: NormKind = "quantile"
+    normalization: NormKind | None = None
+    """None takes openpi's of the family, quantiles for Pi0.5 and z-scores for Pi0; it is never None once made."""
     discrete_state_input: bool = True
     """Write the normalised state into the prompt (Pi0.5)."""
     batch_size: int = 32
@@ -86,6 +87,8 @@ class Experiment:
     """Steps between lines of `metrics.jsonl`."""
 
     def __post_init__(self) -> None:
+        if self.normalization is None:  # filled in at once, so that what a run saves is explicit
+            object.__setattr__(self, "normalization", "quantile" if self.model.pi05 else "zscore")
         for name in ("batch_size", "steps", "save_every", "log_every", "denoising_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")

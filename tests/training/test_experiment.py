@@ -125,6 +125,22 @@ def test_the_defaults_are_openpis():
     assert not experiment.mask_padded_dimensions
 
 
+@pytest.mark.parametrize(("family", "kind"), [("pi05", "quantile"), ("pi0", "zscore")])
+def test_the_normalisation_is_the_familys_unless_it_is_given(family, kind):
+    experiment = Experiment("x", preset(family), "data")
+    assert experiment.normalization == kind
+    assert json.loads(experiment.to_json())["normalization"] == kind
+    for chosen in ("quantile", "zscore"):
+        assert Experiment("x", preset(family), "data", normalization=chosen).normalization == chosen
+        assert override(experiment, [f"normalization={chosen}"]).normalization == chosen
+    assert override(experiment, ["normalization=null"]).normalization == kind
+
+
+def test_a_pi0_run_of_before_keeps_the_quantiles_that_it_saved():
+    tree = json.loads(Experiment("x", preset("pi0"), "data").to_json()) | {"normalization": "quantile"}
+    assert from_json(Experiment, tree).normalization == "quantile"
+
+
 def test_every_size_of_a_model_must_be_positive():
     with pytest.raises(ValueError, match="^depth must be at least 1, not 0.$"):
         SigLIPConfig(64, 8, 96, 0, 384, 3)

@@ -141,6 +141,12 @@ def test_a_pi0_run_of_before_keeps_the_quantiles_that_it_saved():
     assert from_json(Experiment, tree).normalization == "quantile"
 
 
+def test_a_model_computes_in_bfloat16_or_float32():
+    for dtype in ("float16", "float64", "int8"):
+        with pytest.raises(ValueError, match=f"^dtype must be bfloat16 or float32, not {dtype}.$"):
+            dataclasses.replace(SMALL.model, dtype=dtype)
+
+
 def test_every_size_of_a_model_must_be_positive():
     with pytest.raises(ValueError, match="^depth must be at least 1, not 0.$"):
         SigLIPConfig(64, 8, 96, 0, 384, 3)

@@ -7,12 +7,14 @@ every part of its structure at widths that two CPU cores can train.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 from policy_protocol.errors import ChunkwireError, did_you_mean
 from policy_protocol.spec import Family
 
 __all__ = ["SLOTS", "GemmaConfig", "ModelConfig", "SigLIPConfig", "UnknownPreset", "preset", "without_lora"]
+
+_Dtype: TypeAlias = Literal["bfloat16", "float32"]
 
 SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """openpi's names of the camera views, in the order in which their tokens enter the prefix.
@@ -98,7 +100,7 @@ class ModelConfig:
     """Steps in one action chunk."""
     max_token_len: int = 200
     """Longest prompt in tokens."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: _Dtype = "bfloat16"
     """Compute type of both towers; the projections of actions, time and state follow their inputs."""
     remat: bool = True
     """Recompute each block's activations in the backward pass: a third more arithmetic, a fraction of the memory."""
@@ -109,6 +111,8 @@ class ModelConfig:
         different = [name for name in shared if getattr(self.language, name) != getattr(self.expert, name)]
         if different:
             raise ValueError(f"the language model and the expert must share {', '.join(different)}.")
+        if self.dtype not in get_args(_Dtype):
+            raise ValueError(f"dtype must be {' or '.join(get_args(_Dtype))}, not {self.dtype}.")
 
     @property
     def pi05(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping
@@ -132,11 +133,12 @@ def config_of_params(flat: Flat, action_horizon: int, max_token_len: int, dtype:
 
     Raises:
         ParamsMismatch: the tree lacks a leaf that every Pi0 model has, or its shapes are no model's.
+        ValueError: no model computes in that type.
     """
     shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
     try:
         family: Family = "pi05" if "time_mlp_in/kernel" in shapes else "pi0"
-        return ModelConfig(
+        model = ModelConfig(
             family,
             _vision(shapes),
             _gemma(shapes, ""),
@@ -145,7 +147,6 @@ def config_of_params(flat: Flat, action_horizon: int, max_token_len: int, dtype:
             action_dim=shapes["action_out_proj/kernel"][1],
             action_horizon=action_horizon,
             max_token_len=max_token_len,
-            dtype=np.dtype(dtype).name,
         )
     except KeyError as error:
         raise ParamsMismatch(
@@ -155,6 +156,7 @@ def config_of_params(flat: Flat, action_horizon: int, max_token_len: int, dtype:
         raise ParamsMismatch(
             f"These are not the parameters of a Pi0 or Pi0.5 model: their shapes give no sizes ({error})."
         ) from error
+    return dataclasses.replace(model, dtype=np.dtype(dtype).name)
 
 
 def _vision(shapes: Mapping[str, tuple[int, ...]]) -> SigLIPConfig:

@@ -125,6 +125,12 @@ def test_a_tree_of_something_else_names_the_first_leaf_that_it_lacks():
     )
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_a_type_that_no_model_computes_in_is_told_as_such(tiny_pi05, dtype):
+    with pytest.raises(ValueError, match=f"^dtype must be bfloat16 or float32, not {dtype}.$"):
+        config_of_params(flatten(tiny_pi05.params), 20, 64, dtype)
+
+
 def test_a_leaf_of_another_rank_is_no_traceback(tiny_pi05):
     flat = {**flatten(tiny_pi05.params), "PaliGemma/img/embedding/kernel": np.zeros((3, 3))}
     with pytest.raises(ParamsMismatch) as error:

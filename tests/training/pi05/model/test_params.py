@@ -20,7 +20,7 @@ from training.pi05.model.params import (
     unflatten,
 )
 
-PRESETS = pytest.mark.parametrize("name", ["pi05", "pi0", "pi05_lora", "pi0_lora", "pi05_small"])
+PRESETS = pytest.mark.parametrize("name", ["pi05", "pi0", "pi05_lora", "pi0_lora", "pi05_small", "pi0_small"])
 
 
 @pytest.mark.parametrize(("name", "leaves", "parameters"), [("pi05", 51, 3_353_433_872), ("pi0", 50, 3_238_048_528)])
@@ -35,6 +35,13 @@ def test_a_tree_tells_its_model(name):
     model = preset(name)
     found = config_of_params(param_shapes(model), model.action_horizon, model.max_token_len, model.dtype)
     assert found == dataclasses.replace(model, remat=found.remat)
+
+
+def test_the_small_models_differ_in_their_family_alone():
+    pi05, pi0 = preset("pi05_small"), preset("pi0_small")
+    assert (pi05.family, pi0.family) == ("pi05", "pi0")
+    assert dataclasses.replace(pi0, family="pi05") == pi05
+    assert "state_proj/kernel" in param_shapes(pi0)
 
 
 def test_equal_heads_and_key_value_heads_make_one_matrix_and_are_told_apart():

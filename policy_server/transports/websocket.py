@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import http
 import ssl
 
@@ -22,6 +23,8 @@ from policy_server.transports.pages import OPEN_PAGES, page, text_page
 __all__ = ["WebSocketTransport"]
 
 _NAME = "websocket"
+_LARGE_BYTES = 2**20
+"""Frames above this are read on a thread: copying 60 MB of images takes 50 ms, in which `/healthz` must answer."""
 
 
 class WebSocketTransport:
@@ -149,8 +152,9 @@ class _Visit:
     async def _request(self, frame: bytes | str) -> asyncio.Future[None] | None:
         """Begin the answer; returns it when it must be finished before the next request is read."""
         record = self._service.record(_NAME, self._client, len(frame))
+        admit = functools.partial(self._service.admit, record, lambda: self._session.understand(frame))
         try:
-            question = self._service.admit(record, lambda: self._session.understand(frame))
+            question = await asyncio.to_thread(admit) if len(frame) > _LARGE_BYTES else admit()
         except ChunkwireError as error:
             self._places.release()
             await self._refused(frame, error)

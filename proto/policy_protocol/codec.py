@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 import numpy as np
@@ -21,9 +21,14 @@ from policy_protocol.errors import CodecError
 
 __all__ = ["ArrayEncoding", "Decoded", "pack", "read_array", "unpack"]
 
+Container = TypeVar("Container", list[Any], dict[Any, Any])
+
 _SAFE_KINDS = frozenset("biufSU")
 """numpy dtype kinds that travel: bool, signed, unsigned, float, bytes and text."""
 _MAX_DIMENSIONS = 32
+_MAX_ITEMS = 1_000_000
+"""Most list items and map entries in one message. Arrays travel as bytes, so a real request has a few dozen; without
+a bound, 4 MB of empty maps keep a processor busy for seconds."""
 
 
 class ArrayEncoding(Enum):
@@ -62,7 +67,9 @@ def unpack(data: bytes | bytearray | memoryview) -> Decoded:
     """
     hook = _ArrayHook()
     try:
-        value = msgpack.unpackb(data, object_hook=hook)
+        value = msgpack.unpackb(
+            data, object_hook=hook, list_hook=hook.count, max_array_len=_MAX_ITEMS, max_map_len=_MAX_ITEMS
+        )
     except CodecError:
         raise
     except Exception as error:  # msgpack raises its own, ValueError, UnicodeDecodeError, RecursionError …
@@ -123,8 +130,17 @@ class _ArrayHook:
 
     def __init__(self) -> None:
         self.encoding: ArrayEncoding | None = None
+        self._items = 0
+
+    def count(self, container: Container) -> Container:
+        """Refuse a message of too many items while it is being read. A container itself counts as ten items."""
+        self._items += 10 + len(container)
+        if self._items > _MAX_ITEMS:
+            raise CodecError(f"The message has too many parts ({_MAX_ITEMS:,}). Send numbers as numpy arrays.")
+        return container
 
     def __call__(self, raw: dict[Any, Any]) -> object:
+        self.count(raw)
         fields = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in raw.items()}
         if "__ndarray__" in fields or "__npgeneric__" in fields:
             self.encoding = self.encoding or ArrayEncoding.OPENPI

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from pathlib import Path
 
 import msgpack
@@ -148,3 +149,22 @@ def test_deep_nesting_is_refused():
 
 def test_decoded_arrays_share_the_messages_memory_and_are_read_only():
     assert not unpack(pack(np.zeros(3))).value.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (b"\xdd" + (2**31).to_bytes(4, "big"), "is not valid msgpack: 2147483648 exceeds max_array_len"),
+        (b"\xdf" + (2**31).to_bytes(4, "big"), "is not valid msgpack: 2147483648 exceeds max_map_len"),
+        (msgpack.packb([{}] * 100_000), "has too many parts (1,000,000). Send numbers as numpy arrays."),
+        (msgpack.packb([[]] * 100_000), "has too many parts (1,000,000). Send numbers as numpy arrays."),
+        (msgpack.packb([[0] * 100_000] * 11), "has too many parts (1,000,000). Send numbers as numpy arrays."),
+    ],
+)
+def test_a_message_of_too_many_parts_is_refused_before_it_is_read_whole(message, reason):
+    with pytest.raises(CodecError, match=re.escape(reason)):
+        unpack(message)
+
+
+def test_an_image_as_nested_lists_is_still_read():
+    assert len(unpack(pack({"x": np.zeros((224, 224, 3), np.uint8).tolist()})).value["x"]) == 224

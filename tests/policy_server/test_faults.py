@@ -159,6 +159,32 @@ def test_a_message_that_is_no_request_closes_with_1007_and_says_why(server, fram
     assert closed.value.rcvd.reason
 
 
+def test_a_frame_of_millions_of_parts_is_refused_while_it_is_read(server):
+    frame = b"\x81\xa1x\xdd" + (10**6).to_bytes(4, "big") + b"\x80" * 10**6
+    with dial(server) as connection:
+        begun = time.perf_counter()
+        connection.send(frame)
+        with pytest.raises(ConnectionClosed) as closed:
+            connection.recv(timeout=60)
+        assert time.perf_counter() - begun < 3
+    reason = "The message has too many parts (1,000,000). Send numbers as numpy arrays."
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1007, reason)
+
+
+def test_a_batch_of_60_mb_is_answered_and_healthz_meanwhile(server):
+    request, times = pack(rehearsed(1, side=224, batch=199).to_wire()), []
+    with dial(server) as connection:
+        sender = threading.Thread(target=lambda: connection.send(request))
+        sender.start()
+        while sender.is_alive() or len(times) < 20:
+            begun = time.perf_counter()
+            assert server.page("/healthz")[0] == 200
+            times.append((time.perf_counter() - begun) * 1e3)
+        assert receive(connection).chunk.actions.shape == (199, 20, 7)
+    print(f"/healthz while 60 MB arrive: max {max(times):.1f} ms of {len(times)}")
+    assert max(times) < 1000
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

@@ -17,16 +17,13 @@ import orbax.checkpoint as ocp
 from policy_protocol.errors import ChunkwireError
 from training.experiment import Experiment
 from training.pi05.checkpoint.assets_item import AssetsHandler, SaveAssets
-from training.pi05.checkpoint.step_directory import Assets, write_assets
+from training.pi05.checkpoint.step_directory import EXPERIMENT_FILE, Assets, write_assets
 from training.pi05.checkpoint.weights import as_saved
 from training.pi05.listing import counted
 from training.pi05.model.params import flatten, unflatten
 from training.train_state import TrainState
 
 __all__ = ["CannotResume", "RunCheckpoints"]
-
-EXPERIMENT_FILE = "experiment.json"
-"""In a checkpoint's assets and in the run's folder."""
 
 
 class CannotResume(ChunkwireError):

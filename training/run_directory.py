@@ -14,8 +14,9 @@ from flax import traverse_util
 
 from policy_protocol.errors import ChunkwireError, SpecInvalid
 from policy_protocol.json_tree import from_json, to_json
-from training.checkpoints import EXPERIMENT_FILE, CannotResume
+from training.checkpoints import CannotResume
 from training.experiment import Experiment, ExperimentInvalid
+from training.pi05.checkpoint.step_directory import EXPERIMENT_FILE
 
 __all__ = ["MetricsLog", "RunExists", "RunFacts", "begin_run", "check_run", "run_directory"]
 

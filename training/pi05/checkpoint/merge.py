@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from policy_protocol.spec import PolicySpec
+from policy_protocol.spec import CheckpointId, PolicySpec
 from training.pi05.checkpoint.assets_item import AssetsHandler, SaveAssets
-from training.pi05.checkpoint.step_directory import SPEC_FILE, CheckpointInvalid, find_step
+from training.pi05.checkpoint.step_directory import EXPERIMENT_FILE, SPEC_FILE, CheckpointInvalid, find_step
 from training.pi05.checkpoint.weights import as_saved, read_params
 from training.pi05.model.lora import is_lora, merge_lora
 from training.pi05.model.params import count_params, unflatten
@@ -23,7 +23,9 @@ __all__ = ["merge_checkpoint"]
 def merge_checkpoint(checkpoint: Path, out: Path) -> int:
     """Write a step directory with the LoRA leaves merged into the weights, in float32, and the assets copied.
 
-    It has `params` and `assets` but no `train_state`: the optimizer's moments are those of the LoRA leaves.
+    It has `params` and `assets` but no `train_state` (the optimizer's moments are those of the LoRA leaves) and no
+    `experiment.json`, whose model has them. Its spec names the run with `-merged` behind it: bfloat16 rounds the two
+    policies differently.
 
     Returns:
         How many LoRA leaves were merged.
@@ -54,9 +56,16 @@ def merge_checkpoint(checkpoint: Path, out: Path) -> int:
 def _copy_assets(source: Path, folder: Path, parameters: int) -> None:
     if not source.is_dir():
         return
-    shutil.copytree(source, folder, dirs_exist_ok=True)
+    shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(EXPERIMENT_FILE))
     spec = folder / SPEC_FILE
     if spec.exists():
         plain = PolicySpec.read(spec)
-        policy = dataclasses.replace(plain.policy, parameter_count=parameters)
+        policy = dataclasses.replace(
+            plain.policy, parameter_count=parameters, checkpoint=_merged(plain.policy.checkpoint)
+        )
         spec.write_text(dataclasses.replace(plain, policy=policy).to_json(), encoding="utf-8")
+
+
+def _merged(origin: CheckpointId) -> CheckpointId:
+    run_id = f"{origin.run_id}-merged" if origin.run_id else ""
+    return dataclasses.replace(origin, run=f"{origin.run}-merged", run_id=run_id)

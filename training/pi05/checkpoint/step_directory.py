@@ -19,6 +19,7 @@ from training.pi05.transforms.normalization import NormStats, read_norm_stats, w
 from training.pi05.transforms.tokenizer import Tokenizer
 
 __all__ = [
+    "EXPERIMENT_FILE",
     "SPEC_FILE",
     "TOKENIZER_FILE",
     "Assets",
@@ -30,6 +31,8 @@ __all__ = [
 
 SPEC_FILE = "policy_spec.json"
 TOKENIZER_FILE = "tokenizer.model"
+EXPERIMENT_FILE = "experiment.json"
+"""What the run computed that trained the step; also in the run's folder."""
 
 
 class CheckpointInvalid(ChunkwireError):

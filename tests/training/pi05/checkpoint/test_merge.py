@@ -10,6 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from policy_protocol.spec import CheckpointId
 from training.pi05.checkpoint.merge import merge_checkpoint
 from training.pi05.checkpoint.step_directory import CheckpointInvalid, read_assets
 from training.pi05.checkpoint.weights import as_saved, read_params
@@ -28,9 +29,11 @@ def lora_step(tmp_path_factory, tiny_pi05, tiny_steps, libero_spec, tiny_tokeniz
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(step / "params", as_saved(unflatten({**flatten(tiny_pi05.params), **lora})))
     shutil.copytree(tiny_steps["pi05"] / "assets", step / "assets")
-    policy = dataclasses.replace(libero_spec.policy, parameter_count=count_params(shapes))
+    origin = CheckpointId("tiny_lora", "first", 99, run_id="0badcafe")
+    policy = dataclasses.replace(libero_spec.policy, parameter_count=count_params(shapes), checkpoint=origin)
     (step / "assets" / "policy_spec.json").write_text(dataclasses.replace(libero_spec, policy=policy).to_json())
     shutil.copy(tiny_tokenizer, step / "assets" / "tokenizer.model")
+    (step / "assets" / "experiment.json").write_text('{"model": {"expert": {"lora_rank": 2}}}')
     return step
 
 
@@ -76,10 +79,16 @@ def test_the_merged_step_has_openpis_layout(merged, tiny_steps):
 def test_the_assets_are_copied_and_the_spec_counts_the_merged_parameters(merged, lora_step, tiny_pi05):
     before, after = read_assets(lora_step), read_assets(merged)
     assert after.spec.policy.parameter_count == count_params(flatten(tiny_pi05.params))
-    policy = dataclasses.replace(after.spec.policy, parameter_count=before.spec.policy.parameter_count)
-    assert dataclasses.replace(after.spec, policy=policy) == before.spec
+    same = {name: getattr(before.spec.policy, name) for name in ("parameter_count", "checkpoint")}
+    assert dataclasses.replace(after.spec, policy=dataclasses.replace(after.spec.policy, **same)) == before.spec
     assert after.tokenizer.model == before.tokenizer.model
     np.testing.assert_array_equal(after.norm_stats["actions"].q99, before.norm_stats["actions"].q99)
+
+
+def test_a_merged_policy_is_told_from_the_one_that_was_trained(merged):
+    origin = read_assets(merged).spec.policy.checkpoint
+    assert (str(origin), origin.run_id) == ("tiny_lora/first-merged/99", "0badcafe-merged")
+    assert not (merged / "assets" / "experiment.json").exists()  # its model has LoRA leaves
 
 
 def test_a_plain_step_has_nothing_to_merge(tiny_steps, tmp_path):

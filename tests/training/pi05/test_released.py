@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from policy_protocol.errors import SpecInvalid
 from policy_protocol.spec import PolicySpec
+from training.pi05.load import load_policy
 from training.pi05.model.config import SLOTS, preset
 from training.pi05.model.params import count_params, param_shapes
-from training.pi05.load import load_policy
 from training.pi05.released import RELEASED, find_spec, released_policy
-from training.pi05.transforms.tokenizer import TOKENIZERS
+from training.pi05.transforms.tokenizer import Tokenizer
 
 FACTS = {  # family, horizon, state, actions, asset id, state in the prompt, longest prompt
     "pi05_libero": ("pi05", 10, 8, 7, "physical-intelligence/libero", False, 200),
@@ -68,7 +70,19 @@ def test_a_released_spec_survives_json_and_names_its_checkpoint_and_tokenizer(na
     assert PolicySpec.from_json(released.spec.to_json()) == released.spec
     assert released.checkpoint == f"gs://openpi-assets/checkpoints/{name}"
     assert released.spec.observation.prompt.tokenizer == "paligemma"
-    assert TOKENIZERS["paligemma"] == "gs://big_vision/paligemma_tokenizer.model"
+
+
+def test_a_released_policys_tokenizer_is_downloaded_from_where_openpi_has_it(monkeypatch, tiny_tokenizer):
+    fetched = []
+
+    def fetch(source):
+        fetched.append(source)
+        return Path(tiny_tokenizer)
+
+    monkeypatch.setattr("training.pi05.transforms.tokenizer.cached_file", fetch)
+    tokenizer = Tokenizer.load(released_policy("pi05_libero").spec.observation.prompt.tokenizer)
+    assert fetched == ["gs://big_vision/paligemma_tokenizer.model"]
+    assert tokenizer.vocabulary == 512
 
 
 def test_a_spec_is_found_by_name_by_file_and_as_itself(tmp_path):

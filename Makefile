@@ -60,7 +60,7 @@ setup: .venv/installed .venv-sim/installed ## Make both environments and check t
 eval: setup $(if $(CHECKPOINT),,$(RUN)/trained) ## Evaluate: ENV, EPISODES, CHECKPOINT, DEMOS, STEPS, SEED
 	@echo '== evaluating $(STEP) on $(ENV), $(EPISODES) episodes'
 	port=$$($(MODEL)/python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-	$(MODEL)/serve --checkpoint '$(STEP)' --port $$port &
+	$(MODEL)/serve --checkpoint '$(STEP)' --port $$port --no-grpc &
 	server=$$!
 	trap 'kill $$server 2>/dev/null || true; wait $$server 2>/dev/null || true' EXIT
 	until $(MODEL)/python -c "import urllib.request; urllib.request.urlopen('http://127.0.0.1:$$port/readyz', timeout=5)" 2>/dev/null; do

@@ -40,6 +40,8 @@ class InferStream:
         self._writing = asyncio.Lock()
         self._failure: asyncio.Future[ChunkwireError] = asyncio.get_running_loop().create_future()
         """Why the stream cannot go on."""
+        self._stuck: asyncio.Future[None] | None = None
+        """The reply that the client does not take."""
 
     async def run(self) -> None:
         """Answer until the client has nothing more to ask, leaves, or is cut off."""
@@ -51,7 +53,7 @@ class InferStream:
             while self._unanswered and not self._failure.done():
                 await asyncio.wait({*self._unanswered, self._failure}, return_when=asyncio.FIRST_COMPLETED)
             if self._failure.done():
-                await abort(self._context, self._failure.result())
+                await self._end(self._failure.result())
         finally:  # what a client that has left asked for is worth nothing to anybody
             for task in (closing, *self._unanswered):
                 task.cancel()
@@ -108,19 +110,38 @@ class InferStream:
         await self._write(reply_to_proto(reply))
 
     async def _write(self, reply: pb.InferResponse) -> None:
-        limit = self._options.read_timeout_s
-        try:
-            async with asyncio.timeout(limit):
-                async with self._writing:
-                    await self._context.write(reply)
-        except TimeoutError:
+        async with self._writing:
+            if self._stuck is not None:
+                return
+            sending = asyncio.ensure_future(self._context.write(reply))
+            sending.add_done_callback(lambda done: done.cancelled() or done.exception())
+            try:
+                await asyncio.wait({sending}, timeout=self._options.read_timeout_s)
+            except asyncio.CancelledError:
+                self._stuck = sending
+                raise
+            self._sent(reply, sending)
+
+    def _sent(self, reply: pb.InferResponse, sending: asyncio.Future[None]) -> None:
+        if not sending.done():
+            limit = self._options.read_timeout_s
             log.warning("%s read nothing for %g s and was cut off", self._client, limit)
+            self._stuck = sending
             self._fail(DeadlineExceeded(f"The client read nothing for {limit:g} s."))
-            return
-        except (asyncio.InvalidStateError, grpc.aio.BaseError) as error:
+        elif error := sending.exception():
             log.debug("%s left before its answer: %r", self._client, error)
-            return
-        self._service.metrics.sent(TRANSPORT, reply.ByteSize())
+        else:
+            self._service.metrics.sent(TRANSPORT, reply.ByteSize())
+
+    async def _end(self, error: ChunkwireError) -> None:
+        """End the call with an error. gRPC takes it only once the reply before it is taken, or the client is gone."""
+        for task in self._unanswered:
+            task.cancel()
+        if self._unanswered:
+            await asyncio.wait(set(self._unanswered))
+        if self._stuck is not None:
+            await asyncio.wait({self._stuck})
+        await abort(self._context, error)
 
     def _idle_text(self) -> str:
         limit = self._options.idle_connection_s

@@ -99,7 +99,7 @@ def test_health_is_everybodys_and_the_rest_needs_the_key(server):
 
 
 def test_our_client_says_that_the_key_was_refused(server):
-    with pytest.raises(ServerUnavailable, match=r"refused the API key \(HTTP 401\)"):
+    with pytest.raises(Unauthenticated, match=r"refused the API key \(HTTP 401\)"):
         PolicyClient(server.url, api_key="wrong")
 
 
@@ -144,13 +144,13 @@ def test_a_key_file_that_cannot_be_used_is_said_so(tmp_path, content, message):
 def test_tls_and_keys_work_together(tls_server, certificate):
     url = f"wss://127.0.0.1:{tls_server.port}"
     assert get(f"https://127.0.0.1:{tls_server.port}/healthz", context=certificate.trust) == (200, "OK\n")
-    with PolicyClient(url, api_key=KEY, tls=certificate.trust) as client:
+    with PolicyClient(url, api_key=KEY, tls_ca=certificate.certificate) as client:
         assert client.infer(rehearsed(mark=3).observation).actions[0, 0] == 3
     assert "ready on wss://" in tls_server.log
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused_by_our_client(tls_server):
-    with pytest.raises(ServerUnavailable, match="is not trusted: self-signed certificate. Set the environment"):
+    with pytest.raises(ServerUnavailable, match="is not trusted: self-signed certificate. Pass --tls-ca"):
         PolicyClient(f"wss://127.0.0.1:{tls_server.port}", api_key=KEY)
 
 
@@ -165,7 +165,7 @@ def test_an_expired_certificate_is_refused_by_our_client(rehearse, tmp_path):
     with rehearse(*expired.flags) as server:
         server.wait_listening()
         with pytest.raises(ServerUnavailable, match="is not trusted: certificate has expired"):
-            PolicyClient(f"wss://127.0.0.1:{server.port}", tls=expired.trust)
+            PolicyClient(f"wss://127.0.0.1:{server.port}", tls_ca=expired.certificate)
 
 
 def test_a_right_pair_of_files_is_a_context(certificate):

@@ -16,15 +16,18 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from policy_protocol import InferReply, InferRequest, PolicySpec, pack, unpack
 from policy_protocol import policy_pb2 as pb
+from policy_protocol.errors import ServerUnavailable, Unauthenticated
 from policy_protocol.policy_pb2_grpc import PolicyServiceStub
 from policy_protocol.protobuf_messages import ERROR_METADATA, reply_from_proto, request_to_proto
 from policy_server.options import OptionsInvalid, ServerOptions
 from policy_server.policies.dummy import zeros_policy
+from sim_client.policy_client import PolicyClient
 
+from .certificates import Certificate
 from .compliance import wait_until
 from .conftest import LIBERO, SERVE
 from .running_server import GatedPolicy, RunningServer
-from .test_serving import dial
+from .talking import dial
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 INFER = "/chunkwire.policy.v1.PolicyService/Infer"
@@ -186,6 +189,18 @@ def test_garbage_is_malformed_and_harms_nobody(start, observation, channel_to):
     assert answer.HasField("chunk")
 
 
+@pytest.mark.parametrize("cut", [1, 5, 12])
+def test_garbage_among_good_requests_ends_the_stream_and_nothing_else(start, observation, channel_to, caplog, cut):
+    server = start()
+    channel = channel_to(server.grpc_address)
+    good = [request_to_proto(InferRequest(i, observation)).SerializeToString() for i in range(12)]
+    stream = channel.stream_stream("/chunkwire.policy.v1.PolicyService/InferStream")
+    code, error, _ = error_of(lambda: list(stream(iter([*good[:cut], b"\xff", *good[cut:]]), timeout=30)))
+    assert (code, error.code) == (grpc.StatusCode.INVALID_ARGUMENT, "malformed")
+    wait_until(lambda: server.unanswered == 0)
+    assert "Traceback" not in caplog.text
+
+
 def test_a_message_beyond_the_limit_is_refused_with_the_limit_in_the_text(start, observation, channel_to):
     channel = channel_to(start(max_message_bytes=100_000).grpc_address)
     large = pb.InferRequest(observation=pb.Observation(entries={"x": pb.Value(text="x" * 100_001)}))
@@ -251,7 +266,7 @@ def test_no_more_is_read_from_a_stream_than_may_be_unanswered(start, observation
     assert sorted(reply.id for reply in call) == list(range(8))
 
 
-def test_a_stream_that_reads_nothing_is_cut_off(start):
+def test_a_stream_that_reads_nothing_is_cut_off(start, caplog):
     """The replies, of 4 MB each, are more than the sockets and gRPC's windows hold."""
     long_chunks = replace(LIBERO, policy=replace(LIBERO.policy, action_horizon=75_000))
     server = start(zeros_policy(long_chunks), read_timeout_s=0.5)
@@ -273,6 +288,8 @@ def test_a_stream_that_reads_nothing_is_cut_off(start):
         code, error, text = error_of(lambda: list(call))
     assert (code, error.code) == (grpc.StatusCode.DEADLINE_EXCEEDED, "deadline_exceeded")
     assert text == "The client read nothing for 0.5 s."
+    assert "read nothing for 0.5 s and was cut off" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_a_stream_that_asks_nothing_is_hung_up_on(start, channel_to):
@@ -361,3 +378,33 @@ def test_without_grpc_there_is_one_port_only(launch):
     with launch("--no-grpc", "--batch-sizes", "1") as process:
         process.wait_ready()
         assert "grpc" not in process.log
+
+
+def test_grpc_speaks_tls_to_those_who_trust_its_certificate(start, observation, tmp_path):
+    certificate = Certificate(tmp_path)
+    (tmp_path / "keys").write_text("one")
+    server = start(tls_cert=certificate.certificate, tls_key=certificate.key, api_key_file=tmp_path / "keys")
+    url = f"grpcs://{server.grpc_address}"
+    with PolicyClient(url, api_key="one", tls_ca=certificate.certificate, connect_timeout=10) as client:
+        assert client.spec == LIBERO
+        assert client.infer(observation).actions.shape == (20, 7)
+    with pytest.raises(Unauthenticated, match=r"refused the API key \(UNAUTHENTICATED\)"):
+        PolicyClient(url, tls_ca=certificate.certificate, connect_timeout=10)
+    with pytest.raises(ServerUnavailable, match="is not trusted: .*CERTIFICATE_VERIFY_FAILED.* Pass --tls-ca"):
+        PolicyClient(url, api_key="one", connect_timeout=10)
+    with pytest.raises(ServerUnavailable, match="No policy server answers"):
+        PolicyClient(f"grpc://{server.grpc_address}", api_key="one", connect_timeout=0.5)
+
+
+def test_an_expired_certificate_is_refused_by_the_client(start, tmp_path):
+    expired = Certificate(tmp_path, days=-1)
+    server = start(tls_cert=expired.certificate, tls_key=expired.key)
+    with pytest.raises(ServerUnavailable, match="is not trusted: .*certificate has expired"):
+        PolicyClient(f"grpcs://{server.grpc_address}", tls_ca=expired.certificate, connect_timeout=10)
+
+
+def test_our_client_gets_the_same_over_both_transports_of_the_real_process(server, observation):
+    with PolicyClient(server.url) as websocket, PolicyClient(f"grpc://{grpc_address(server)}") as rpc:
+        one, two = (client.infer(observation, noise_seed=4) for client in (websocket, rpc))
+    np.testing.assert_array_equal(one.actions, two.actions)
+    assert one.checkpoint == two.checkpoint == "pi05_libero/tiny/100"

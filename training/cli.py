@@ -43,7 +43,10 @@ def run_command(
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option(help="Weights to start from: path or URL of a step, its params, a model.safetensors or an .npz."),
+        typer.Option(
+            help="Weights to start from: path or URL of a step, its params, a model.safetensors or an .npz. A URL is "
+            "downloaded once, into $CHUNKWIRE_CACHE or ~/.cache/chunkwire: delete its folder there to download it anew."
+        ),
     ] = None,
     init_fresh: Annotated[
         list[str] | None,

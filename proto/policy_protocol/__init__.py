@@ -1,8 +1,8 @@
 """The contract between the policy server and everything that runs a policy.
 
-Installed on both sides, so it needs numpy, msgpack, protobuf and jaxtyping only. `PolicySpec` says what a policy demands,
-`InferRequest` and `InferReply` are the messages, `pack` and `unpack` their bytes, `ChunkwireError` the errors. For gRPC,
-policy.proto is the schema, and `protobuf_messages` turns its messages into these and back; it is loaded only there.
+Installed on both sides, so it needs numpy, msgpack, protobuf and jaxtyping only. `PolicySpec` says what a policy
+demands, `InferRequest` and `InferReply` are the messages, `pack` and `unpack` their bytes, `ChunkwireError` the errors.
+policy.proto is gRPC's schema; `protobuf_messages`, loaded only for gRPC, turns its messages into these and back.
 """
 
 from policy_protocol.codec import ArrayEncoding, Decoded, pack, unpack

@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from training.experiment import Experiment, ExperimentInvalid
 from training.pi05.checkpoint.base_weights import BaseWeights, open_base_weights
+from training.pi05.checkpoint.finite import non_finite
 from training.pi05.checkpoint.step_directory import CheckpointInvalid
 from training.pi05.listing import listed
 from training.pi05.model.config import ModelConfig
@@ -124,14 +125,8 @@ def _fresh_leaves(model: ModelConfig, key: PRNGKeyArray, paths: Collection[str])
     return jax.jit(make)(key) if paths else {}
 
 
-@jax.jit
-def _finite(leaves: dict[str, Array]) -> dict[str, Bool[Array, ""]]:
-    return {path: jnp.isfinite(leaf).all() for path, leaf in leaves.items()}
-
-
 def _check_finite(leaves: Mapping[str, Array], source: str) -> None:
-    wrong = sorted(path for path, finite in jax.device_get(_finite(dict(leaves))).items() if not finite)
-    if wrong:
+    if wrong := non_finite(leaves):
         raise CheckpointInvalid(
             f"The weights of {source} hold NaN or infinity in {listed(wrong)}. Start from another checkpoint."
         )

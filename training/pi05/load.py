@@ -18,12 +18,14 @@ from training.pi05.checkpoint.pytorch import is_safetensors, read_safetensors
 from training.pi05.checkpoint.step_directory import Assets, CheckpointInvalid, find_step, read_assets
 from training.pi05.checkpoint.weights import read_params, stored_shapes
 from training.pi05.download import cached_directory
+from training.pi05.listing import listed
 from training.pi05.model.attention import AttentionKernel
 from training.pi05.model.config import ModelConfig, without_lora
 from training.pi05.model.lora import is_lora, merge_lora
 from training.pi05.model.params import check_params, config_of_params
 from training.pi05.placement import Shardings, cut_over, whole_on
 from training.pi05.policy import Policy
+from training.pi05.transforms.tokenizer import check_vocabulary
 
 __all__ = ["load_policy", "reload_policy"]
 
@@ -62,7 +64,7 @@ def load_policy(
     devices = devices or jax.devices()[:1]
     placements = [cut_over(devices)] if shard else [whole_on(device) for device in devices]
     model, flat = _read_weights(step, assets, compute, _stacked(placements[0]) if shard else None)
-    _check_tokenizer(assets, model)
+    check_vocabulary(assets.tokenizer, model.vocabulary)
     return Policy(model, flat, assets, attention, placements)
 
 
@@ -100,8 +102,7 @@ def _read_weights(
         if factors:
             flat = {path: leaf.astype(dtype) for path, leaf in merge_lora(flat).items()}
     if damaged := non_finite(flat):
-        named = ", ".join(damaged[:4]) + (f" and {len(damaged) - 4} more" if len(damaged) > 4 else "")
-        raise CheckpointInvalid(f"The weights in {step} hold NaN or infinity in {named}. Use another step.")
+        raise CheckpointInvalid(f"The weights in {step} hold NaN or infinity in {listed(damaged)}. Use another step.")
     return without_lora(model), flat
 
 
@@ -126,11 +127,3 @@ def _checked_model(flat: Mapping[str, Any], assets: Assets, step: Path, dtype: A
         raise CheckpointInvalid(f"{step} holds {model.family} weights but its spec says {policy.family}.")
     check_params(flat, model, str(step))
     return model
-
-
-def _check_tokenizer(assets: Assets, model: ModelConfig) -> None:
-    if assets.tokenizer.vocabulary > model.vocabulary:
-        raise CheckpointInvalid(
-            f"The tokenizer has {assets.tokenizer.vocabulary} pieces but the model embeds {model.vocabulary}: "
-            "it is not the one that the model was trained with."
-        )

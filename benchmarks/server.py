@@ -73,6 +73,7 @@ class Setting:
 
 def compare(contestants: Sequence[Contestant], observation: Mapping[str, Any], setting: Setting, title: str) -> None:
     """Requests a second and median round trip of every contestant, for every number of clients."""
+    console.print(f"[dim]{time.strftime('%X')} {title}[/dim]")
     table = Table("clients", *(contestant.name for contestant in contestants), title=title)
     for clients in setting.clients:
         loads: dict[str, list[Load]] = {contestant.name: [] for contestant in contestants}

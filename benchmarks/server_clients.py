@@ -26,6 +26,8 @@ Ask: TypeAlias = Callable[[], Any]
 """An async function: send the request, return the reply's bytes."""
 Dial: TypeAlias = Callable[[int, Mapping[str, Any]], AbstractAsyncContextManager[Ask]]
 """Port and observation -> how to ask."""
+_LONGEST_S, _SILENCE_S = 3600.0, 120.0
+"""A load that counts requests is given up after an hour; a server that answers nothing, after two minutes."""
 _INFER = "/chunkwire.policy.v1.PolicyService/Infer"
 
 
@@ -149,7 +151,7 @@ async def _put_load(
                 state["last"] = await ask()
                 times.append(time.perf_counter() - begun)
 
-    async with asyncio.TaskGroup() as group:
+    async with asyncio.timeout(min(seconds, _LONGEST_S) + _SILENCE_S), asyncio.TaskGroup() as group:
         for _ in range(clients):
             group.create_task(client())
     return Load(time.perf_counter() - state["began"], np.array(times), state["last"])

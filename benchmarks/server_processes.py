@@ -18,6 +18,7 @@ from typing import IO
 __all__ = ["Server", "free_port", "running", "serve_command"]
 
 _HERE = Path(__file__).parent
+_SCRIPTS = {path.name for path in _HERE.glob("server_*.py")}
 _READY_S = 600
 
 
@@ -66,7 +67,7 @@ def running(command: Sequence[object], port: int, *, ready: bool = False) -> Ite
     A command that begins with a file name of this folder is run by this Python.
     """
     first, *rest = map(str, command)
-    words = [sys.executable, str(_HERE / first), *rest] if (_HERE / first).is_file() else [first, *rest]
+    words = [sys.executable, str(_HERE / first), *rest] if first in _SCRIPTS else [first, *rest]
     environment = {**os.environ, "PYTHONPATH": str(_HERE)}
     spawned = time.perf_counter()
     with tempfile.TemporaryFile() as log:

@@ -181,7 +181,8 @@ def _openpi_scalar(fields: Mapping[str, Any]) -> np.generic:
     if not isinstance(data, (bool, int, float, str, bytes)):
         raise CodecError("A numpy scalar's data is one number or string.")
     try:
-        scalar: np.generic = dtype.type(data)
+        with np.errstate(over="ignore"):  # becomes infinity, which whoever reads it refuses
+            scalar: np.generic = dtype.type(data)
     except (ValueError, OverflowError, TypeError) as error:
         raise CodecError(f"The value {str(data)[:80]!r} is not of dtype {dtype}.") from error
     return scalar

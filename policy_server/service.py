@@ -17,7 +17,7 @@ from policy_server.engine.batcher import Batcher
 from policy_server.log import log
 from policy_server.metrics import Metrics
 from policy_server.options import ServerOptions
-from policy_server.policies.prepare import prepared_rows
+from policy_server.policies.prepare import Preparation
 from policy_server.policies.served import ServedPolicy
 from policy_server.request_record import RequestRecord
 from policy_server.session import Question
@@ -36,6 +36,7 @@ class PolicyService:
 
     def __init__(self, policy: ServedPolicy, batcher: Batcher, metrics: Metrics, options: ServerOptions) -> None:
         self._policy = policy
+        self._preparation = Preparation(policy)
         self._batcher = batcher
         self.metrics = metrics
         self._options = options
@@ -141,7 +142,7 @@ class PolicyService:
         self._rows += count
 
     async def _infer(self, question: Question, record: RequestRecord) -> ActionChunk:
-        rows = await asyncio.to_thread(prepared_rows, self._policy, question)
+        rows = await self._preparation.rows(question)
         chunks = await self._chunks(question, rows, record.client)
         if not question.batched:
             return chunks[0]

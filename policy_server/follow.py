@@ -67,15 +67,22 @@ class Follower:
             await self.look()
 
     async def look(self) -> None:
-        """Load the newest step if there is one that was not tried yet; a step that cannot be used changes nothing."""
-        steps = await asyncio.to_thread(steps_in, self._run)
-        if not steps or steps[-1] <= self._tried:
-            return
-        self._tried = steps[-1]
-        begun = time.monotonic()
+        """Load the newest step if there is one that was not tried yet.
+
+        Whatever goes wrong changes nothing and ends nothing: a disk may stutter, memory may be short, and the next step
+        gets its own chance.
+        """
         try:
-            await asyncio.to_thread(self._reload, self._run / str(self._tried))
+            steps = await asyncio.to_thread(steps_in, self._run)
+            if steps and steps[-1] > self._tried:
+                self._tried = steps[-1]
+                await self._load(self._run / str(self._tried))
         except ChunkwireError as error:
             log.warning("step %d is not served: %s", self._tried, error.message)
-        else:
-            log.info("serving step %d now, loaded in %.1f s", self._served, time.monotonic() - begun)
+        except Exception:
+            log.exception("step %d is still served; the newest of %s could not be loaded", self._served, self._run)
+
+    async def _load(self, step: Path) -> None:
+        begun = time.monotonic()
+        await asyncio.to_thread(self._reload, step)
+        log.info("serving step %d now, loaded in %.1f s", self._served, time.monotonic() - begun)

@@ -33,7 +33,6 @@ class _Batch:
     padded: int
     launched: Launched
     at: float
-    checkpoint: str
 
 
 class DeviceThread(threading.Thread):
@@ -75,7 +74,6 @@ class DeviceThread(threading.Thread):
         if not wanted:
             return None
         padded = next(size for size in self._batch_sizes if size >= len(wanted))
-        checkpoint = str(self._policy.spec.policy.checkpoint)
         try:
             noise = np.stack([noise_from_seed(row.noise_seed, self._policy.noise_shape) for row in wanted])
             at = time.perf_counter()
@@ -83,7 +81,7 @@ class DeviceThread(threading.Thread):
         except Exception as error:
             _fail(wanted, error)
             return None
-        return _Batch(wanted, padded, launched, at, checkpoint)
+        return _Batch(wanted, padded, launched, at)
 
     def _wait(self, batch: _Batch) -> tuple[Exception | None, float]:
         """What went wrong, and when the device began with the batch: it may have been launched behind another."""
@@ -93,7 +91,10 @@ class DeviceThread(threading.Thread):
         except Exception as error:  # a device error must cost this batch only
             failure = error
         self._free_at = time.perf_counter()
-        self._on_batch(batch.rows, batch.padded, begun, self._free_at - begun, self._replica)
+        try:
+            self._on_batch(batch.rows, batch.padded, begun, self._free_at - begun, self._replica)
+        except Exception:  # who counts must not stop who computes
+            log.exception("a batch could not be counted")
         return failure, begun
 
     def _deliver(self, batch: _Batch, failure: Exception | None, begun: float) -> None:
@@ -101,16 +102,16 @@ class DeviceThread(threading.Thread):
         try:
             if failure is not None:
                 raise failure
-            actions = batch.launched.actions()
+            chunks = list(zip(batch.rows, batch.launched.actions(), strict=True))
         except Exception as error:
             _fail(batch.rows, error)
             return
-        for row, chunk in zip(batch.rows, actions, strict=True):
+        for row, chunk in chunks:
             if not np.all(np.isfinite(chunk)):
                 row.future.set_exception(NonFiniteActions())
                 continue
             timing = {"infer_ms": infer_ms, "queue_ms": (begun - row.queued) * 1e3}
-            row.future.set_result(ActionChunk(chunk, timing, batch.checkpoint))
+            row.future.set_result(ActionChunk(chunk, timing, batch.launched.checkpoint))
 
 
 def _fail(rows: Sequence[WaitingRow], error: Exception) -> None:

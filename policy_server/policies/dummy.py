@@ -33,8 +33,8 @@ _erf = np.frompyfunc(math.erf, 1, 1)
 class Finished:
     """A batch that was done as soon as it was launched."""
 
-    def __init__(self, actions: Float[np.ndarray, "rows action_horizon action_dim"]) -> None:
-        self._actions = actions
+    def __init__(self, actions: Float[np.ndarray, "rows action_horizon action_dim"], checkpoint: str) -> None:
+        self._actions, self.checkpoint = actions, checkpoint
 
     def wait(self) -> None:
         """Returns at once."""
@@ -81,7 +81,7 @@ class DummyPolicy:
         replica: int = 0,
     ) -> Finished:
         """Act at once."""
-        return Finished(self._act(rows, noise))
+        return Finished(self._act(rows, noise), str(self.spec.policy.checkpoint))
 
 
 def zeros_policy(spec: PolicySpec) -> DummyPolicy:

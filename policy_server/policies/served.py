@@ -17,6 +17,11 @@ __all__ = ["Launched", "ServedPolicy"]
 class Launched(Protocol):
     """A batch that the device is computing."""
 
+    @property
+    def checkpoint(self) -> str:
+        """`experiment/run/step` of the weights that compute it."""
+        ...
+
     def wait(self) -> None:
         """Until the device is done with it; raises what went wrong."""
         ...

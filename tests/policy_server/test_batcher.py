@@ -41,6 +41,8 @@ class CountingPolicy:
 
 
 class CountingBatch:
+    checkpoint = "pi05_libero/openpi/0"
+
     def __init__(self, policy, rows, noise, replica):
         self.policy, self.rows, self.noise = policy, rows, noise
         policy.replicas_used.add(replica)

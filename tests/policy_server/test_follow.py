@@ -143,6 +143,28 @@ def test_a_step_with_other_norm_stats_is_refused(run, served):
     assert error.value.message.endswith("has other norm stats than the checkpoint that is served; start a new server.")
 
 
+def test_whatever_goes_wrong_the_next_step_gets_its_chance(run, policy, caplog):
+    reload_policy(policy, first_step(run))
+    loaded = []
+
+    def reload(step):
+        if step.name == "19":
+            raise RuntimeError("out of memory")
+        loaded.append(step.name)
+
+    follower = Follower(policy, run, reload)
+    write_step(run, 19)
+    logging.getLogger("policy_server").propagate = True
+    asyncio.run(follower.look())
+    assert "step 9 is still served" in caplog.text
+    assert "out of memory" in caplog.text
+    asyncio.run(follower.look())
+    assert not loaded
+    (run / "19").rename(run / "29")
+    asyncio.run(follower.look())
+    assert loaded == ["29"]
+
+
 def test_following_waits_for_the_first_step_and_says_when_there_is_no_run(tmp_path):
     with pytest.raises(CheckpointInvalid, match="There is no run at .* to follow"):
         first_step(tmp_path / "nowhere")

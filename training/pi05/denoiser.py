@@ -28,6 +28,7 @@ class Denoiser:
         steps: Euler steps from noise to actions.
         attention: see `training.pi05.model.attention`.
         placement: where each leaf goes.
+        checkpoint: name of the weights.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class Denoiser:
         steps: int,
         attention: AttentionKernel,
         placement: Shardings,
+        checkpoint: str,
     ) -> None:
         self._model, self._steps, self._placement = model, steps, placement
-        self._weights = self.prepared(flat)
+        self._serving = self.prepared(flat), checkpoint
         self._compiled: dict[tuple[int, int], Callable[..., Array]] = {}
         network = PiModel(model, unrolled=True, kernel=attention)
 
@@ -52,13 +54,13 @@ class Denoiser:
         """Other weights of the same model, beside those in use: nothing is compiled anew to compute with them."""
         return serving_params(self._model, flat, self._steps, self._placement)
 
-    def replace(self, weights: ServingParams) -> None:
-        """Compute with prepared weights from here on."""
-        self._weights = weights
+    def replace(self, weights: ServingParams, checkpoint: str) -> None:
+        """Compute with prepared weights from here on; both change as one."""
+        self._serving = weights, checkpoint
 
     def shards(self) -> Iterator[jax.Shard]:
         """The pieces of the weights, each on its device."""
-        for leaf in jax.tree.leaves(self._weights):
+        for leaf in jax.tree.leaves(self._serving[0]):
             yield from leaf.addressable_shards
 
     def compile(self, inputs: ModelInput) -> None:
@@ -67,11 +69,15 @@ class Denoiser:
         if shape in self._compiled:
             return
         noise = np.zeros((shape[0], self._model.action_horizon, self._model.action_dim), np.float32)
-        compiled = self._run.lower(self._weights, inputs=inputs, noise=noise).compile()
-        jax.block_until_ready(compiled(self._weights, inputs=inputs, noise=noise))
+        weights, _ = self._serving
+        compiled = self._run.lower(weights, inputs=inputs, noise=noise).compile()
+        jax.block_until_ready(compiled(weights, inputs=inputs, noise=noise))
         self._compiled[shape] = compiled
 
-    def __call__(self, inputs: ModelInput, noise: Float[np.ndarray, "batch action_horizon action_dim"]) -> Array:
-        """Start computing (batch, action_horizon, action_dim); the result is a promise until it is read."""
+    def __call__(
+        self, inputs: ModelInput, noise: Float[np.ndarray, "batch action_horizon action_dim"]
+    ) -> tuple[Array, str]:
+        """Start computing (batch, action_horizon, action_dim), a promise until it is read; and whose weights it is."""
         self.compile(inputs)
-        return self._compiled[inputs.tokens.shape](self._weights, inputs=inputs, noise=noise)
+        weights, checkpoint = self._serving
+        return self._compiled[inputs.tokens.shape](weights, inputs=inputs, noise=noise), checkpoint

@@ -63,9 +63,12 @@ def load_policy(
     compute = jnp.dtype(dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16"))
     devices = devices or jax.devices()[:1]
     placements = [cut_over(devices)] if shard else [whole_on(device) for device in devices]
-    model, flat = _read_weights(step, assets, compute, _stacked(placements[0]) if shard else None)
+    stacked = _stacked(placements[0]) if shard else None
+    model, flat = _read_weights(step, assets, compute, stacked)
     check_vocabulary(assets.tokenizer, model.vocabulary)
-    return Policy(model, flat, assets, attention, placements)
+    policy = Policy(model, flat, assets, attention, placements)
+    policy.stacked_placement = stacked
+    return policy
 
 
 def reload_policy(policy: Policy, step: Path) -> None:
@@ -76,7 +79,7 @@ def reload_policy(policy: Policy, step: Path) -> None:
             keeps what it has.
     """
     assets = read_assets(step)
-    _, flat = _read_weights(step, assets, jnp.dtype(policy.model.dtype), None)
+    _, flat = _read_weights(step, assets, jnp.dtype(policy.model.dtype), policy.stacked_placement)
     check_params(flat, policy.model, str(step))
     before, after = (spec.policy.norm_stats_hash for spec in (policy.spec, assets.spec))
     if before != after:

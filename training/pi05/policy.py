@@ -40,8 +40,10 @@ class NonFiniteActions(InternalError):
 class _Launched:
     """A batch on its way through the device."""
 
-    def __init__(self, policy: Policy, rows: Sequence[Row], result: Array) -> None:
+    def __init__(self, policy: Policy, rows: Sequence[Row], result: Array, checkpoint: str) -> None:
         self._policy, self._rows, self._result = policy, rows, result
+        self.checkpoint = checkpoint
+        """`experiment/run/step` of the weights that compute it."""
 
     def wait(self) -> None:
         """Until the device is done with it."""
@@ -81,9 +83,11 @@ class Policy:
         """Number of parameters of the model."""
         self.prompt_lengths = _prompt_lengths(assets, model.max_token_len)
         """Prompt lengths in tokens, ascending, that requests are padded to: the trained prompts', and the longest."""
+        self.stacked_placement: Shardings | None = None
+        """Where a checkpoint's leaves are read to when the weights are cut over devices; None reads to the host."""
         steps = assets.spec.policy.denoising_steps
         self._denoisers = [
-            Denoiser(model, flat, steps, attention, placement)
+            Denoiser(model, flat, steps, attention, placement, str(assets.spec.policy.checkpoint))
             for placement in placements or [whole_on(jax.devices()[0])]
         ]
 
@@ -112,7 +116,7 @@ class Policy:
         missing = (pad_to or len(rows)) - len(rows)
         inputs = collate([*rows, *[rows[0]] * missing], self._padded_length(max(len(row.tokens) for row in rows)))
         noise = np.concatenate([noise, np.repeat(noise[:1], missing, axis=0)])
-        return _Launched(self, rows, self._denoisers[replica](inputs, noise))
+        return _Launched(self, rows, *self._denoisers[replica](inputs, noise))
 
     def weights_on_devices(self) -> dict[jax.Device, int]:
         """Bytes of weights that each device holds."""
@@ -129,7 +133,7 @@ class Policy:
         """
         prepared = [denoiser.prepared(flat) for denoiser in self._denoisers]
         for denoiser, weights in zip(self._denoisers, prepared, strict=True):
-            denoiser.replace(weights)
+            denoiser.replace(weights, str(spec.policy.checkpoint))
         self.spec = spec
 
     def __call__(self, observation: Observation, noise_seed: int | None = None) -> ActionChunk:

@@ -56,12 +56,14 @@ class Preparation:
 
 
 def _size(question: Question) -> int:
-    """Bytes of the arrays; what hides in nested maps or lists counts as too much."""
+    """Bytes of the arrays and characters of the text; what hides in nested maps or lists counts as too much."""
     size = 0
     for observation in question.observations:
         for value in observation.values():
             if isinstance(value, np.ndarray):
                 size += value.nbytes
-            elif not isinstance(value, str | bytes | int | float):
+            elif isinstance(value, str | bytes):
+                size += len(value)
+            elif not isinstance(value, int | float):
                 return _AT_ONCE_BYTES + 1
     return size

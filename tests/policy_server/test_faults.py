@@ -198,6 +198,7 @@ def test_a_batch_of_60_mb_is_answered_and_healthz_meanwhile(server):
         ({"observation/image": np.full((8, 8, 3), np.nan)}, "observation/image"),
         ({"observation/image": b"\xff\xd8\xff"}, "observation/image"),
         ({"prompt": np.array(3)}, "prompt"),
+        ({"prompt": "pick " * 20_001}, "prompt"),
     ],
 )
 def test_wrong_keys_dtypes_shapes_and_values_are_answered_with_the_field(server, change, field):

@@ -50,6 +50,8 @@ def test_the_first_request_goes_to_a_thread_and_quick_ones_then_run_at_once():
     [
         (0.002, question(SMALL)),
         (0, question({**SMALL, "image": np.zeros((1024, 1024, 3), np.uint8)})),
+        (0, question({**SMALL, "prompt": "go " * 500_000})),
+        (0, question({**SMALL, "prompt": b"go " * 500_000})),
         (0, question({**SMALL, "images": {"left": np.zeros((8, 8, 3), np.uint8)}})),
     ],
 )

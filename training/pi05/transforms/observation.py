@@ -29,6 +29,8 @@ __all__ = ["ObservationTransform", "Row", "collate", "trained_prompt_lengths"]
 
 _LARGEST_STATE = 1e30
 """Beyond it float32 overflows on the way to the model; no joint is there."""
+_LONGEST_PROMPT = 100_000
+"""Characters: far beyond what any model reads, and tokenised in a moment. Megabytes of text would take seconds."""
 _PROMPT_MULTIPLE = 16
 """Trained prompts are padded to a multiple of this many tokens, so that few shapes are compiled."""
 _UNKNOWN_PROMPTS = (32, 64, 128)
@@ -126,6 +128,12 @@ class ObservationTransform:
             prompt = prompt.decode("utf-8", errors="replace")
         if not isinstance(prompt, str):
             raise InvalidObservation(f"{spec.key} must be a string, not {type(prompt).__name__}.", field=spec.key)
+        if len(prompt) > _LONGEST_PROMPT:
+            raise InvalidObservation(
+                f"{spec.key} has {len(prompt):,} characters; an instruction has at most {_LONGEST_PROMPT:,}. "
+                "Send one sentence.",
+                field=spec.key,
+            )
         return prompt
 
 

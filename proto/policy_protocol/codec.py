@@ -3,7 +3,7 @@
 openpi's encoding (`openpi_client.msgpack_numpy`) marks an array with the byte keys `__ndarray__`, `data`, `dtype`,
 `shape`; the PyPI package `msgpack-numpy` with `nd`, `type`, `kind`, `shape`, `data`. Both are read, and an answer is
 written in the encoding that the request used. Decoding never unpickles: object, void and complex dtypes, negative or
-oversized shapes and byte counts that disagree with shape x dtype are refused.
+oversized shapes, elements of no size and byte counts that disagree with shape x dtype are refused.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ _MAX_DIMENSIONS = 32
 _MAX_ITEMS = 1_000_000
 """Most list items and map entries in one message. Arrays travel as bytes, so a real request has a few dozen; without
 a bound, 4 MB of empty maps keep a processor busy for seconds."""
+
+_MAX_HOLLOW_BYTES = 1_000_000
+"""Most bytes that an array without elements may promise with its other lengths: `(10**9, 0)` costs its sender nothing,
+and whoever walks its rows a gigabyte."""
 
 
 class ArrayEncoding(Enum):
@@ -94,10 +98,19 @@ def read_array(dtype: object, shape: object, data: object) -> np.ndarray[Any, An
     expected = math.prod(lengths) * kind.itemsize
     if len(data) != expected:
         raise CodecError(f"An array of shape {lengths} and dtype {kind} holds {expected} bytes, not {len(data)}.")
+    _require_substance(lengths, kind)
     try:
         return np.ndarray(lengths, kind, buffer=data)
     except (ValueError, OverflowError) as error:  # an empty array whose other lengths overflow
         raise CodecError(f"An array of shape {lengths} is refused: {error}.") from error
+
+
+def _require_substance(lengths: tuple[int, ...], kind: np.dtype[Any]) -> None:
+    """No data, no array: a copy of elements that took no bytes on the wire may take any number of them here."""
+    if kind.itemsize == 0 and math.prod(lengths) > 1:  # one is the empty string, as a numpy scalar
+        raise CodecError(f"An array of shape {lengths} and dtype {kind.str} is refused: its elements have no size.")
+    if 0 in lengths and math.prod(filter(None, lengths)) * max(kind.itemsize, 1) > _MAX_HOLLOW_BYTES:
+        raise CodecError(f"An array of shape {lengths} and dtype {kind.str} is refused: it is large and holds nothing.")
 
 
 def _checked(array: np.ndarray[Any, Any] | np.generic) -> None:

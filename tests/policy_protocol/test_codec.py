@@ -114,6 +114,10 @@ def array_map(**changes):
         ({"shape": [2**40, 2**40]}, "holds .* bytes, not 8"),
         ({"shape": [0, 2**62, 2**62]}, "holds 0 bytes, not 8"),
         ({"shape": [0, 2**62, 2**62], "data": b""}, "is refused"),
+        ({"shape": [10**9, 0], "data": b""}, "is large and holds nothing"),
+        ({"shape": [0], "dtype": "<U500000000", "data": b""}, "is large and holds nothing"),
+        ({"shape": [10**9], "dtype": "<U0", "data": b""}, "its elements have no size"),
+        ({"shape": [2], "dtype": "|S0", "data": b""}, "its elements have no size"),
         ({"shape": [1] * 33}, "at most 32 lengths"),
         ({"shape": 2}, "at most 32 lengths"),
         ({"shape": [3]}, "holds 12 bytes, not 8"),
@@ -123,6 +127,25 @@ def array_map(**changes):
 def test_a_malformed_array_is_refused(changes, message):
     with pytest.raises(CodecError, match=message):
         unpack(array_map(**changes))
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", ["<U0", "|S0"])
+def test_a_few_bytes_in_a_list_never_become_a_large_array(encoding, dtype):
+    names = {ArrayEncoding.OPENPI: ("__ndarray__", "dtype"), ArrayEncoding.MSGPACK_NUMPY: ("nd", "type")}[encoding]
+    hollow = {names[0]: True, "data": b"", names[1]: dtype, "shape": [10**9]}
+    with pytest.raises(CodecError, match="its elements have no size"):
+        unpack(msgpack.packb([hollow]))
+
+
+@BOTH
+def test_an_empty_batch_of_images_is_read(encoding):
+    assert unpack(pack(np.zeros((0, 224, 224, 3), np.uint8), encoding)).value.shape == (0, 224, 224, 3)
+
+
+def test_an_empty_string_of_msgpack_numpy_is_read():
+    assert unpack(msgpack.packb(np.bytes_(b""), default=msgpack_numpy.encode)).value == b""
+    assert unpack(msgpack.packb({"nd": False, "type": "<U0", "data": b""})).value == ""
 
 
 def test_pickled_arrays_of_msgpack_numpy_are_never_unpickled():

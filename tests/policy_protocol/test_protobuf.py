@@ -97,6 +97,7 @@ def test_a_value_without_a_form_cannot_be_sent(value):
         (pb.Tensor(dtype=pb.DTYPE_FLOAT32, shape=[-1], data=b""), "holds non-negative integers"),
         (pb.Tensor(dtype=pb.DTYPE_UINT8, shape=[2**62, 2**62], data=b""), "bytes, not 0"),
         (pb.Tensor(dtype=pb.DTYPE_UINT8, shape=[2**62, 2**62, 0], data=b""), "is refused"),
+        (pb.Tensor(dtype=pb.DTYPE_UINT8, shape=[10**9, 0], data=b""), "is large and holds nothing"),
         (pb.Tensor(dtype=pb.DTYPE_UINT8, shape=[1] * 33, data=b"x"), "at most 32 lengths"),
     ],
 )

@@ -66,6 +66,11 @@ class GrpcLink:
             self._channel.close()
             raise
 
+    @property
+    def open(self) -> bool:
+        """See `Link`: gRPC connects anew by itself."""
+        return True
+
     def ask(self, request: InferRequest, timeout_s: float) -> InferReply:
         """See `Link`."""
         message = request_to_proto(request)

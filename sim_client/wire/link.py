@@ -43,6 +43,10 @@ class Link(Protocol):
     url: str
     greeting: Greeting
 
+    @property
+    def open(self) -> bool:
+        """Whether another question may go out on it, as far as is known without one."""
+
     def ask(self, request: InferRequest, timeout_s: float) -> InferReply:
         """Send a request and wait for its reply; a reply that was given up earlier is passed over.
 

@@ -90,6 +90,7 @@ class Servers:
             ServerUnavailable: none answered in time.
             SpecMismatch: a server has come back with another policy.
         """
+        self._drop_closed()
         for _ in self._places:
             place = self._places[self._turn]
             self._turn = (self._turn + 1) % len(self._places)
@@ -112,6 +113,13 @@ class Servers:
         """Hang up; doing it twice is fine."""
         for place in self._places:
             if place.link is not None:
+                place.link.close()
+                place.link = None
+
+    def _drop_closed(self) -> None:
+        """Without a rest: a server that hung up after a bad request is most likely well."""
+        for place in self._places:
+            if place.link is not None and not place.link.open:
                 place.link.close()
                 place.link = None
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.protocol import State
 from websockets.sync.client import ClientConnection, connect
 
 from policy_protocol import InferReply, InferRequest, pack, unpack
@@ -66,6 +67,11 @@ class WebSocketLink:
         except BaseException:  # Ctrl-C
             self._stack.close()
             raise
+
+    @property
+    def open(self) -> bool:
+        """See `Link`: a server hangs up after a frame that it does not take, and that is no fault of the next one."""
+        return self._connection.protocol.state is State.OPEN
 
     def ask(self, request: InferRequest, timeout_s: float) -> InferReply:
         """See `Link`."""

@@ -14,7 +14,12 @@ from websockets.sync.server import ServerConnection, serve
 
 from policy_protocol import PROTOCOL, ActionChunk, InferReply, InferRequest, PolicySpec, pack, unpack
 
-__all__ = ["FakePolicyServer", "chunk_of"]
+__all__ = ["FakePolicyServer", "MalformedFrame", "chunk_of"]
+
+
+class MalformedFrame(Exception):
+    """An answer that raises it closes the connection as the real server does after a frame that it cannot read."""
+
 
 Answer = Callable[[InferRequest], "dict[str, Any] | str | list[Any] | None"]
 
@@ -94,5 +99,7 @@ class FakePolicyServer:
                     return
                 for one in reply if isinstance(reply, list) else [reply]:
                     connection.send(one if isinstance(one, str) else pack(one))
+        except MalformedFrame as error:
+            connection.close(1007, str(error))
         except ConnectionClosed:
             return

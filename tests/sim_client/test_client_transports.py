@@ -12,11 +12,12 @@ import grpc
 import numpy as np
 import pytest
 from fake_grpc_server import FakeGrpcServer
-from fake_policy_server import FakePolicyServer, chunk_of
+from fake_policy_server import FakePolicyServer, MalformedFrame, chunk_of
 
 from policy_protocol import EpisodeMoment
 from policy_protocol import policy_pb2 as pb
 from policy_protocol.errors import (
+    CodecError,
     DeadlineExceeded,
     Draining,
     InvalidObservation,
@@ -370,6 +371,31 @@ def test_a_request_beyond_the_servers_limit_is_said_so_and_not_repeated(serve, d
     with pytest.raises(InvalidObservation, match=r"larger than the policy server at \S+ takes .*--max-message-bytes"):
         dial(server.url).infer(OBSERVATION, noise_seed=1)
     assert not server.requests
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_request_beyond_the_limit_spoils_none_that_follow(serve, dial, count):
+    servers, waits = [serve(most_bytes=20_000) for _ in range(count)], []
+    policy = dial([server.url for server in servers], on_wait=waits.append)
+    for _ in range(2):
+        with pytest.raises(InvalidObservation, match="larger than the policy server"):
+            policy.infer({**OBSERVATION, "more": np.zeros(20_000, np.uint8)})
+        for _ in range(count + 1):
+            assert policy.infer(OBSERVATION).actions.shape == (4, 7)
+    assert sum(len(server.requests) for server in servers) == 2 * (count + 1)
+    assert not waits
+
+
+def test_a_request_that_the_server_cannot_read_spoils_none_that_follow(spec, start_server, dial):
+    def malformed(request):
+        raise MalformedFrame("The state has no form.")
+
+    server = start_server(turns(malformed, lambda request: chunk_of(spec, request)))
+    policy = dial(server.url)
+    with pytest.raises(CodecError, match="could not read the request: The state has no form"):
+        policy.infer(OBSERVATION)
+    assert policy.infer(OBSERVATION).actions.shape == (4, 7)
+    assert len(server.headers) == 2
 
 
 def test_a_file_of_trusted_certificates_that_is_none_is_refused(tmp_path, dial):

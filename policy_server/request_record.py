@@ -29,12 +29,14 @@ class RequestRecord:
     Args:
         transport: `websocket` or `grpc`.
         client: address of who asks.
+        size: bytes of the request.
     """
 
-    def __init__(self, metrics: Metrics, transport: str, client: str) -> None:
+    def __init__(self, metrics: Metrics, transport: str, client: str, size: int) -> None:
         self.id = f"{_PROCESS}-{next(_NUMBERS)}"
         """Names the request in the log; differs between processes."""
         self.client = client
+        self.size = size
         self._metrics = metrics
         self._transport = transport
         self._received = time.perf_counter()

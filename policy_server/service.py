@@ -26,12 +26,15 @@ __all__ = ["PolicyService"]
 
 T = TypeVar("T")
 
+_LARGE_BYTES = 1 << 20
+"""Requests above this are read on a thread: copying 60 MB of images takes 50 ms, in which `/healthz` must answer."""
+
 
 class PolicyService:
     """Shared by all transports; lives on the event loop, never blocks it.
 
     A transport asks for each request, in this order: `record`, `admit`, `answer`. Whatever happens to it is counted and
-    logged there.
+    logged there. All of it, from reading to sending, is one `begin`, so that draining loses nothing that has arrived.
     """
 
     def __init__(self, policy: ServedPolicy, batcher: Batcher, metrics: Metrics, options: ServerOptions) -> None:
@@ -80,14 +83,14 @@ class PolicyService:
         await self._ending.wait()
 
     async def drain(self) -> None:
-        """Refuse new requests and finish those in flight."""
+        """Refuse new requests and finish those in flight; refusals that come after are not waited for."""
         self._ending.set()
         self._open.set()  # clients that wait for their greeting must not keep the server from closing
-        while self._in_flight:
-            await asyncio.wait(self._in_flight)
+        if self._in_flight:
+            await asyncio.wait(set(self._in_flight))  # a client that goes on asking must not keep it from ending
 
     def begin(self, answering: Awaitable[T]) -> asyncio.Future[T]:
-        """Run one request's answer, sending included, as something that draining waits for."""
+        """Run one request, its reading and sending included, as something that draining waits for."""
         task = asyncio.ensure_future(answering)
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)
@@ -97,10 +100,10 @@ class PolicyService:
         """A request of `size` bytes has arrived."""
         self.metrics.received(transport, size)
         self._last_request = time.monotonic()
-        return RequestRecord(self.metrics, transport, client)
+        return RequestRecord(self.metrics, transport, client, size)
 
-    def admit(self, record: RequestRecord, read: Callable[[], Question]) -> Question:
-        """Read a request, unless the server takes no new ones.
+    async def admit(self, record: RequestRecord, read: Callable[[], Question]) -> Question:
+        """Read a request, a large one on a thread, unless the server takes no new ones.
 
         Raises:
             ChunkwireError: what the client is told; `Draining`, or what `read` found wrong.
@@ -108,9 +111,13 @@ class PolicyService:
         with _ending(record):
             if self.draining:
                 raise Draining("The server is shutting down and takes no new requests.")
-            question = read()
+            question = await self.aside(record, read)
         record.understood(question)
         return question
+
+    async def aside(self, record: RequestRecord, work: Callable[[], T]) -> T:
+        """Do what takes as long as the request is large: at once, or on a thread."""
+        return await asyncio.to_thread(work) if record.size > _LARGE_BYTES else work()
 
     async def answer(self, question: Question, record: RequestRecord) -> ActionChunk:
         """Actions for a question.

@@ -53,17 +53,20 @@ class PolicyCalls:
         return spec_to_proto(self._service.spec)
 
     async def _infer(self, data: bytes, context: grpc.aio.ServicerContext) -> pb.InferResponse:
-        service, session = self._service, Session(self._service.spec, self._options.max_batch)
-        record = service.record(TRANSPORT, peer_of(context), len(data))
+        service = self._service
         try:
-            question = service.admit(record, lambda: read_question(service, session, data, context.time_remaining()))
-            chunk = await service.begin(service.answer(question, record))
+            reply = await service.begin(self._reply(data, peer_of(context), context.time_remaining()))
         except ChunkwireError as error:
             await abort(context, error)
         await context.send_initial_metadata(self._process)
-        reply = reply_to_proto(session.reply(question, chunk))
         service.metrics.sent(TRANSPORT, reply.ByteSize())
         return reply
+
+    async def _reply(self, data: bytes, client: str, remaining_s: float | None) -> pb.InferResponse:
+        service, session = self._service, Session(self._service.spec, self._options.max_batch)
+        record = service.record(TRANSPORT, client, len(data))
+        question = await service.admit(record, lambda: read_question(service, session, data, remaining_s))
+        return reply_to_proto(session.reply(question, await service.answer(question, record)))
 
     async def _infer_stream(self, _: object, context: grpc.aio.ServicerContext) -> None:
         with self._service.metrics.connection(TRANSPORT):

@@ -40,7 +40,8 @@ def read_question(service: PolicyService, session: Session, data: bytes, remaini
         InvalidObservation: its batch does not fit.
         ServerUnavailable: the server still compiles.
     """
-    check_ready(service)
+    if not service.draining:  # what arrived before that is answered
+        check_ready(service)
     return session.admit(_with_deadline(request_from_proto(parse_request(data)), remaining_s))
 
 

@@ -82,32 +82,36 @@ class InferStream:
 
     def _request(self, data: bytes) -> None:
         record = self._service.record(TRANSPORT, self._client, len(data))
-        try:
-            question = self._service.admit(record, lambda: read_question(self._service, self._session, data))
-        except ChunkwireError as error:
-            identifier = id_of(data)
-            if identifier is None:
-                self._fail(error)
-                return
-            answering = self._write(reply_to_proto(InferReply(identifier, error=error)))
-        else:
-            answering = self._answer(question, record)
-        task = self._service.begin(answering)
+        task = self._service.begin(self._handle(data, record))
         self._unanswered.add(task)
         task.add_done_callback(self._answered)
+
+    async def _handle(self, data: bytes, record: RequestRecord) -> None:
+        service, session = self._service, self._session
+        try:
+            question = await service.admit(record, lambda: read_question(service, session, data))
+        except ChunkwireError as error:
+            identifier = await service.aside(record, lambda: id_of(data))
+            if identifier is None:
+                self._fail(error)
+            else:
+                await self._write(reply_to_proto(InferReply(identifier, error=error)))
+            return
+        del data
+        reply = await self._answer(question, record)
+        del question  # a client that reads slowly must not keep its images in our memory
+        await self._write(reply_to_proto(reply))
 
     def _answered(self, task: asyncio.Future[None]) -> None:
         self._unanswered.discard(task)
         self._places.release()
 
-    async def _answer(self, question: Question, record: RequestRecord) -> None:
+    async def _answer(self, question: Question, record: RequestRecord) -> InferReply:
         assert question.envelope_id is not None
         try:
-            reply = self._session.reply(question, await self._service.answer(question, record))
+            return self._session.reply(question, await self._service.answer(question, record))
         except ChunkwireError as error:
-            reply = InferReply(question.envelope_id, error=error)
-        del question  # a client that reads slowly must not keep its images in our memory
-        await self._write(reply_to_proto(reply))
+            return InferReply(question.envelope_id, error=error)
 
     async def _write(self, reply: pb.InferResponse) -> None:
         async with self._writing:

@@ -23,8 +23,6 @@ from policy_server.transports.pages import OPEN_PAGES, page, text_page
 __all__ = ["WebSocketTransport"]
 
 _NAME = "websocket"
-_LARGE_BYTES = 2**20
-"""Frames above this are read on a thread: copying 60 MB of images takes 50 ms, in which `/healthz` must answer."""
 
 
 class WebSocketTransport:
@@ -120,15 +118,8 @@ class _Visit:
     async def run(self) -> None:
         """Greet, then answer until the client leaves."""
         await self._send(self._session.greeting())
-        while True:
-            await self._places.acquire()  # no more is read from a client that leaves its answers lying
-            frame = await self._next_frame()
-            if frame is None:
-                return
-            task = await self._request(frame)
-            del frame  # its arrays are views of it; whoever needs them holds it
-            if task is not None:
-                await task
+        while await self._request():
+            pass
 
     def leave(self) -> None:
         """The client is gone: what it asked for is worth nothing to anybody."""
@@ -149,44 +140,57 @@ class _Visit:
         await self._connection.close(1008, f"idle for {limit:g} s (--idle-connection)")
         return None
 
-    async def _request(self, frame: bytes | str) -> asyncio.Future[None] | None:
-        """Begin the answer; returns it when it must be finished before the next request is read."""
-        record = self._service.record(_NAME, self._client, len(frame))
-        admit = functools.partial(self._service.admit, record, lambda: self._session.understand(frame))
-        try:
-            question = await asyncio.to_thread(admit) if len(frame) > _LARGE_BYTES else admit()
-        except ChunkwireError as error:
-            self._places.release()
-            await self._refused(frame, error)
-            return None
-        task = self._service.begin(self._answer(question, record))
+    async def _request(self) -> bool:
+        """Begin the next request, until another one may be read; whether there was one."""
+        await self._places.acquire()  # no more is read from a client that leaves its answers lying
+        frame = await self._next_frame()
+        if frame is None:
+            return False
+        record, may_go_on = self._service.record(_NAME, self._client, len(frame)), asyncio.Event()
+        task = self._service.begin(self._handle(frame, record, may_go_on))
+        del frame  # its arrays are views of it; whoever needs them holds it
         self._unanswered.add(task)
         task.add_done_callback(self._answered)
-        return task if question.envelope_id is None else None
+        task.add_done_callback(lambda _: may_go_on.set())
+        await may_go_on.wait()
+        if task.done():
+            await task
+        return True
 
     def _answered(self, task: asyncio.Future[None]) -> None:
         self._unanswered.discard(task)
         self._places.release()
 
-    async def _refused(self, frame: bytes | str, error: ChunkwireError) -> None:
-        envelope_id = self._session.envelope_id_of(frame)
+    async def _handle(self, frame: bytes | str, record: RequestRecord, may_go_on: asyncio.Event) -> None:
+        """Read, answer, send. Sets `may_go_on` early for envelopes only: openpi's requests are answered in order."""
+        try:
+            try:
+                question = await self._service.admit(record, functools.partial(self._session.understand, frame))
+            except ChunkwireError as error:
+                await self._refused(frame, record, error)
+                return
+            del frame
+            if question.envelope_id is not None:
+                may_go_on.set()
+            reply = await self._answer(question, record)
+            del question  # a client that reads slowly must not keep its images in our memory
+            await self._send(reply)
+        except websockets.ConnectionClosed:
+            log.debug("%s left before its answer", self._client)
+
+    async def _refused(self, frame: bytes | str, record: RequestRecord, error: ChunkwireError) -> None:
+        envelope_id = await self._service.aside(record, functools.partial(self._session.envelope_id_of, frame))
         if isinstance(error, CodecError) and envelope_id is None:
             reason = error.message.encode()[:120].decode(errors="ignore")  # a close frame holds 123 bytes of it
             await self._connection.close(1007, reason)
             return
         await self._send(self._session.refuse(envelope_id, error))
 
-    async def _answer(self, question: Question, record: RequestRecord) -> None:
-        reply: bytes | str
+    async def _answer(self, question: Question, record: RequestRecord) -> bytes | str:
         try:
-            reply = self._session.answer(question, await self._service.answer(question, record))
+            return self._session.answer(question, await self._service.answer(question, record))
         except ChunkwireError as error:
-            reply = self._session.refuse(question.envelope_id, error)
-        del question  # a client that reads slowly must not keep its images in our memory
-        try:
-            await self._send(reply)
-        except websockets.ConnectionClosed:
-            log.debug("%s left before its answer", self._client)
+            return self._session.refuse(question.envelope_id, error)
 
     async def _send(self, reply: bytes | str) -> None:
         limit = self._options.read_timeout_s

@@ -53,7 +53,7 @@ class BareLine:
         service, session = self.server.service, self._session
         record = service.record("bare", "test", len(frame))
         try:
-            question = service.admit(record, lambda: session.understand(frame))
+            question = await service.admit(record, lambda: session.understand(frame))
             chunk = await service.begin(service.answer(question, record))
         except ChunkwireError as error:
             return session.refuse(session.envelope_id_of(frame), error)

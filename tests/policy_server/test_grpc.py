@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import grpc
@@ -21,6 +24,7 @@ from policy_protocol.policy_pb2_grpc import PolicyServiceStub
 from policy_protocol.protobuf_messages import ERROR_METADATA, reply_from_proto, request_to_proto
 from policy_server.options import OptionsInvalid, ServerOptions
 from policy_server.policies.dummy import zeros_policy
+from policy_server.session import Session
 from sim_client.policy_client import PolicyClient
 
 from .certificates import Certificate
@@ -149,6 +153,61 @@ def test_health_says_serving_only_between_ready_and_draining(start, observation,
     policy.gate.set()
     assert answer.result(10).HasField("chunk")
     drained.result(10)
+
+
+LARGE = np.zeros((700, 700, 3), np.uint8)
+
+
+@pytest.fixture
+def slow_reading(monkeypatch):
+    """Requests are being read until `gate` is set, and must not be read on the event loop."""
+    gate, entered, admit = threading.Event(), threading.Event(), Session.admit
+
+    def held(session, *arguments):
+        assert not threading.current_thread().name.endswith("(run_forever)"), "read on the event loop"
+        entered.set()
+        assert gate.wait(30)
+        return admit(session, *arguments)
+
+    monkeypatch.setattr(Session, "admit", held)
+    return gate, entered
+
+
+@pytest.mark.parametrize("scheme", ["ws", "grpc"])
+def test_a_large_request_that_is_being_read_when_draining_begins_is_answered(start, observation, slow_reading, scheme):
+    gate, entered = slow_reading
+    server = start()
+    url = server.url if scheme == "ws" else f"grpc://{server.grpc_address}"
+    with PolicyClient(url) as client, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.infer, {**observation, "observation/image": LARGE})
+        assert entered.wait(10)
+        drained = server.begin(server.service.drain())
+        wait_until(lambda: server.service.draining)
+        time.sleep(0.1)
+        assert not drained.done()
+        gate.set()
+        assert answer.result(10).actions.shape == (20, 7)
+        drained.result(10)
+
+
+def test_draining_does_not_wait_for_what_comes_after_it(start):
+    """A stream that goes on asking is refused each time; the server must end all the same."""
+    server = start()
+    service = server.service
+
+    async def drain():
+        taken, never = asyncio.Event(), asyncio.Event()
+        service.begin(taken.wait())
+        drained = asyncio.ensure_future(service.drain())
+        await service.wait_draining()
+        refusal = service.begin(never.wait())
+        taken.set()
+        try:
+            await asyncio.wait_for(drained, 5)
+        finally:
+            refusal.cancel()
+
+    server.run(drain(), timeout=10)
 
 
 def test_statuses_carry_the_same_codes_and_fields(start, observation, channel_to):

@@ -51,7 +51,7 @@ class Batcher:
     ) -> None:
         self._policy, self._metrics = policy, metrics
         self._batch_sizes = tuple(sorted(batch_sizes))
-        self._queue: FairQueue[WaitingRow] = FairQueue(max_waiting)
+        self._queue: FairQueue[WaitingRow] = FairQueue(max_waiting, WaitingRow.has_client)
         self._threads = [
             DeviceThread(policy, replica, self._queue, self._batch_sizes, self._count)
             for replica in range(policy.replicas)

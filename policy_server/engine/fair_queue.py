@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 __all__ = ["FairQueue"]
@@ -17,10 +17,13 @@ class FairQueue(Generic[T]):
 
     Args:
         most: items that may wait.
+        wanted: whether an item is still worth taking. One that is not takes nobody's place: it is dropped when it would
+            be taken, or when there is no room.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, wanted: Callable[[T], bool] = lambda _: True) -> None:
         self.most = most
+        self._wanted = wanted
         self._waiting: OrderedDict[Hashable, deque[T]] = OrderedDict()
         self._count = 0
         self._closed = False
@@ -33,6 +36,8 @@ class FairQueue(Generic[T]):
     def put(self, item: T, client: Hashable) -> bool:
         """Let an item wait; False when too many wait already."""
         with self._changed:
+            if self._count >= self.most:
+                self._drop_unwanted()
             if self._count >= self.most or self._closed:
                 return False
             self._waiting.setdefault(client, deque()).append(item)
@@ -44,10 +49,10 @@ class FairQueue(Generic[T]):
         """Up to `most` items, one of each client in turn; waits for the first. Empty once closed and drained."""
         with self._changed:
             self._idle += 1
-            while not self._count and not self._closed:
+            while not (taken := self._round_robin(most)) and not self._closed:
                 self._changed.wait()
             self._idle -= 1
-            return self._round_robin(most)
+            return taken
 
     def take_now(self, most: int) -> list[T]:
         """The same without waiting."""
@@ -57,6 +62,8 @@ class FairQueue(Generic[T]):
     def take_ahead(self, most: int) -> list[T]:
         """For a taker that is still busy: `most` items or none, and none while another is idle."""
         with self._changed:
+            if self._count >= most:
+                self._drop_unwanted()
             return self._round_robin(most) if self._count >= most and not self._idle else []
 
     def close(self) -> None:
@@ -69,8 +76,17 @@ class FairQueue(Generic[T]):
         taken: list[T] = []
         while self._waiting and len(taken) < most:
             client, items = self._waiting.popitem(last=False)
-            taken.append(items.popleft())
+            while items:  # what is dropped costs its client no turn
+                item = items.popleft()
+                self._count -= 1
+                if self._wanted(item):
+                    taken.append(item)
+                    break
             if items:
                 self._waiting[client] = items  # to the end: its next item comes after everybody's
-        self._count -= len(taken)
         return taken
+
+    def _drop_unwanted(self) -> None:
+        left = {client: deque(filter(self._wanted, items)) for client, items in self._waiting.items()}
+        self._waiting = OrderedDict((client, items) for client, items in left.items() if items)
+        self._count = sum(map(len, self._waiting.values()))

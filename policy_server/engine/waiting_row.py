@@ -24,6 +24,10 @@ class WaitingRow:
     future: Future[ActionChunk] = field(default_factory=Future)
     queued: float = field(default_factory=time.perf_counter)
 
+    def has_client(self) -> bool:
+        """Whether its client has not given it up while it waits."""
+        return not self.future.cancelled()
+
     def still_wanted(self) -> bool:
         """Whether to compute it; one that is too late is told so here, before the device sees it."""
         if not self.future.set_running_or_notify_cancel():

@@ -238,3 +238,38 @@ def test_a_closed_queue_gives_what_it_has_and_then_nothing():
     assert not queue.put(2, None)
     assert queue.take(5) == [1]
     assert queue.take(5) == []
+
+
+def test_rows_of_clients_that_left_cost_nobody_a_turn_or_a_place():
+    gone = {"a0", "a1", "b0"}
+    queue = FairQueue(5, wanted=lambda row: row not in gone)
+    for row in ("a0", "a1", "a2", "b0"):
+        queue.put(row, row[0])
+    assert queue.take(1) == ["a2"]
+    for row in ("c0", "a0", "c1", "c2", "a1"):
+        assert queue.put(row, row[0])
+    assert queue.take_ahead(4) == []  # three of them are wanted
+    assert queue.take_ahead(3) == ["c0", "c1", "c2"]
+    assert len(queue) == 0
+
+
+def test_a_queue_full_of_rows_that_nobody_wants_takes_new_ones(policy, batcher):
+    first = blocked(policy, batcher)
+    for left in [batcher.submit(row) for row in range(1, 7)]:
+        assert left.cancel()
+    wanted = batcher.submit(9)
+    assert batcher.waiting == 1
+    policy.gate.set()
+    assert (first.result(10).actions[0, 0], wanted.result(10).actions[0, 0]) == (0, 9)
+    assert policy.batches == [([0], 1), ([9], 1)]
+
+
+def test_a_taker_does_not_end_for_a_queue_of_rows_that_nobody_wants():
+    queue, taken = FairQueue(5, wanted=lambda row: row != "gone"), []
+    taker = threading.Thread(target=lambda: taken.extend(queue.take(2)), daemon=True)
+    queue.put("gone", None)
+    taker.start()
+    time.sleep(0.05)
+    queue.put("wanted", None)
+    taker.join(10)
+    assert taken == ["wanted"]

@@ -32,8 +32,8 @@ _STATUSES = {
     Draining.code: grpc.StatusCode.UNAVAILABLE,
     ServerUnavailable.code: grpc.StatusCode.UNAVAILABLE,
 }
-_OPEN = "/grpc.health.v1.Health/"
-"""Like `/healthz`, for whoever restarts dead servers."""
+_OPEN = "/grpc.health.v1.Health/Check"
+"""Like `/healthz`, for whoever restarts dead servers. `Watch` lasts: it would hold one of --max-connections calls."""
 
 
 async def abort(context: grpc.aio.ServicerContext, error: ChunkwireError) -> NoReturn:
@@ -50,14 +50,14 @@ def peer_of(context: grpc.aio.ServicerContext) -> str:
 
 
 class KeyCheck(grpc.aio.ServerInterceptor):
-    """Turns calls without a key away; health checks need none."""
+    """Turns calls without a key away; single health checks need none."""
 
     def __init__(self, keys: ApiKeys) -> None:
         self._keys = keys
 
     async def intercept_service(self, continuation, details):
         """The call's own handler, or one that refuses it."""
-        if details.method.startswith(_OPEN):
+        if details.method == _OPEN:
             return await continuation(details)
         try:
             self._keys.check(_authorization(details.invocation_metadata))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from policy_protocol.errors import ChunkwireError, InternalError
+from policy_protocol.messages import EpisodeMoment
 from policy_server.log import log
 from policy_server.metrics import Metrics
 from policy_server.session import Question
@@ -40,11 +41,12 @@ class RequestRecord:
         self._metrics = metrics
         self._transport = transport
         self._received = time.perf_counter()
-        self._question: Question | None = None
+        self._rows: int | None = None
+        self._episode: EpisodeMoment | None = None
 
     def understood(self, question: Question) -> None:
-        """What it asks for."""
-        self._question = question
+        """What it asks for; its images are not kept."""
+        self._rows, self._episode = len(question.observations), question.episode
 
     def answered(self, timing: Mapping[str, float]) -> None:
         """Its actions are there."""
@@ -67,10 +69,10 @@ class RequestRecord:
 
     def _facts(self, code: str, timing: Mapping[str, float], seconds: float, reason: str | None) -> dict[str, Any]:
         facts: dict[str, Any] = {"id": self.id, "client": self.client, "transport": self._transport, "code": code}
-        if self._question is not None:
-            facts["rows"] = len(self._question.observations)
+        if self._rows is not None:
+            facts["rows"] = self._rows
         facts |= {name: round(timing[name], 3) for name in ("queue_ms", "infer_ms") if name in timing}
         facts["total_ms"] = round(seconds * 1e3, 3)
-        if self._question is not None and (moment := self._question.episode) is not None:
+        if (moment := self._episode) is not None:
             facts |= {"env_id": moment.env_id, "seed": moment.seed, "step": moment.step}
         return facts if reason is None else {**facts, "reason": reason}

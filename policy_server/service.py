@@ -150,6 +150,7 @@ class PolicyService:
 
     async def _infer(self, question: Question, record: RequestRecord) -> ActionChunk:
         rows = await self._preparation.rows(question)
+        question.forget_observations()
         chunks = await self._chunks(question, rows, record.client)
         if not question.batched:
             return chunks[0]

@@ -29,12 +29,12 @@ from policy_protocol.spec import PolicySpec
 __all__ = ["Question", "Session"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Question:
     """One request, understood: the observations to answer and how the answer is to be written."""
 
     observations: tuple[Observation, ...]
-    """One for each row of the request's batch."""
+    """One for each row of the request's batch; none once they are prepared."""
     noise_seed: int | None
     batched: bool
     """Whether the request had a batch, so that the reply has a leading axis."""
@@ -45,6 +45,10 @@ class Question:
     episode: EpisodeMoment | None = None
     """For the log, and for policies that replay."""
     received: float = field(default_factory=time.perf_counter)
+
+    def forget_observations(self) -> None:
+        """They are prepared: images must not stay in memory until the answer is read."""
+        self.observations = ()
 
     def row_seed(self, row: int) -> int | None:
         """Noise seed of a row: rows of one batch must not share their noise."""

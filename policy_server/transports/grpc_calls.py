@@ -54,8 +54,10 @@ class PolicyCalls:
 
     async def _infer(self, data: bytes, context: grpc.aio.ServicerContext) -> pb.InferResponse:
         service = self._service
+        answering = service.begin(self._reply(data, peer_of(context), context.time_remaining()))
+        del data  # its arrays are views of it; whoever needs them holds it
         try:
-            reply = await service.begin(self._reply(data, peer_of(context), context.time_remaining()))
+            reply = await answering
         except ChunkwireError as error:
             await abort(context, error)
         await context.send_initial_metadata(self._process)
@@ -66,6 +68,7 @@ class PolicyCalls:
         service, session = self._service, Session(self._service.spec, self._options.max_batch)
         record = service.record(TRANSPORT, client, len(data))
         question = await service.admit(record, lambda: read_question(service, session, data, remaining_s))
+        del data
         return reply_to_proto(session.reply(question, await service.answer(question, record)))
 
     async def _infer_stream(self, _: object, context: grpc.aio.ServicerContext) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import queue
 import subprocess
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -210,6 +212,27 @@ def test_draining_does_not_wait_for_what_comes_after_it(start):
     server.run(drain(), timeout=10)
 
 
+def test_images_are_let_go_once_they_are_prepared(start, observation):
+    """Whoever reads slowly, or waits behind others, must not keep megabytes in the server."""
+    policy = GatedPolicy(LIBERO)
+    server = start(policy)
+
+    async def watch():
+        service, image = server.service, LARGE.copy()
+        kept, read = weakref.ref(image), InferRequest(0, {**observation, "observation/image": image})
+        record = service.record("test", "test", image.nbytes)
+        question = await service.admit(record, functools.partial(Session(LIBERO).admit, read))
+        del image, read
+        answering = service.begin(service.answer(question, record))
+        assert await asyncio.to_thread(policy.entered.wait, 10)
+        gone = kept() is None
+        policy.gate.set()
+        await answering
+        return gone
+
+    assert server.run(watch(), timeout=30)
+
+
 def test_statuses_carry_the_same_codes_and_fields(start, observation, channel_to):
     stub = PolicyServiceStub(channel_to(start().grpc_address))
     bad = request_to_proto(InferRequest(0, {**observation, "observation/state": np.zeros(3)}))
@@ -383,22 +406,25 @@ def test_an_idle_stream_does_not_keep_the_server_from_closing(start, observation
         ((("authorization", "Basic one"),), "The Authorization header must be 'Api-Key KEY' or 'Bearer KEY'."),
     ],
 )
-def test_without_a_right_key_every_call_but_health_is_refused(start, observation, channel_to, tmp_path, metadata, text):
+def test_without_a_right_key_every_call_but_a_health_check_is_refused(
+    start, observation, channel_to, tmp_path, metadata, text
+):
     (tmp_path / "keys").write_text("one\ntwo\n")
     channel = channel_to(start(api_key_file=tmp_path / "keys").grpc_address)
     stub, request = PolicyServiceStub(channel), request_to_proto(InferRequest(0, observation))
     reflected = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+    health = health_pb2_grpc.HealthStub(channel)
     calls = (
         lambda: stub.GetSpec(pb.GetSpecRequest(), timeout=10, metadata=metadata),
         lambda: stub.Infer(request, timeout=10, metadata=metadata),
         lambda: list(stub.InferStream(iter([request]), timeout=10, metadata=metadata)),
         lambda: list(reflected(iter([reflection_pb2.ServerReflectionRequest()]), timeout=10, metadata=metadata)),
+        lambda: next(health.Watch(health_pb2.HealthCheckRequest(), timeout=10, metadata=metadata)),
     )
     for call in calls:
         code, error, said = error_of(call)
         assert (code, error.code) == (grpc.StatusCode.UNAUTHENTICATED, "unauthenticated")
         assert said.startswith(text)
-    health = health_pb2_grpc.HealthStub(channel)
     assert health.Check(health_pb2.HealthCheckRequest(), timeout=10).status == SERVING
 
 

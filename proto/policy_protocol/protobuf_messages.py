@@ -38,7 +38,7 @@ PROCESS_METADATA = "chunkwire-process"
 """Initial metadata of an answer: names the server process."""
 
 _LONGEST_MESSAGE, _LONGEST_FIELD = 2000, 200
-"""Characters; HTTP/2 allows 8 KB of metadata, and a client's own keys may be in them."""
+"""Bytes; HTTP/2 allows 8 KB of metadata, and a client's own keys may be in them."""
 
 
 def request_to_proto(request: InferRequest) -> pb.InferRequest:
@@ -117,9 +117,13 @@ def reply_from_proto(message: pb.InferResponse) -> InferReply:
 
 def error_to_proto(error: ChunkwireError) -> pb.Error:
     """The message of an error, short enough for a call's metadata."""
-    field = None if error.field is None else error.field[:_LONGEST_FIELD]
+    field = None if error.field is None else _cut(error.field, _LONGEST_FIELD)
     pause = error.retry_after_ms if isinstance(error, Overloaded) else None
-    return pb.Error(code=error.code, message=error.message[:_LONGEST_MESSAGE], field=field, retry_after_ms=pause)
+    return pb.Error(code=error.code, message=_cut(error.message, _LONGEST_MESSAGE), field=field, retry_after_ms=pause)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text.encode(errors="replace")[:longest].decode(errors="ignore")
 
 
 def error_from_proto(message: pb.Error) -> ChunkwireError:

@@ -175,9 +175,11 @@ def test_an_error_comes_back_as_its_own_kind():
     assert isinstance(error_from_proto(pb.Error(code="on_fire", message="the rack burns")), RemoteError)
 
 
-def test_an_error_fits_into_the_metadata_of_a_call_whatever_the_client_wrote():
-    message = error_to_proto(InvalidObservation("x" * 100_000, field="y" * 100_000))
-    assert message.ByteSize() < 4096
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "\u6c34", "\U0001f916", "\ud800"])
+def test_an_error_fits_into_the_metadata_of_a_call_whatever_the_client_wrote(letter):
+    message = error_to_proto(InvalidObservation(letter * 100_000, field="y" + letter * 100_000))
+    assert message.ByteSize() < 2300
+    assert set(message.message) == {"?" if letter == "\ud800" else letter}
 
 
 @pytest.mark.parametrize(

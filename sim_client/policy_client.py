@@ -127,6 +127,7 @@ class PolicyClient:
             ChunkwireError: the error that the server answered with, such as `InvalidObservation` or `Overloaded`.
         """
         patience = Patience(deadline_ms, noise_seed is not None, self._connect_timeout, self._reply_timeout)
+        full: list[Overloaded] = []
         while True:
             link = self._next_link(patience)
             left_s = patience.left_s()
@@ -135,7 +136,10 @@ class PolicyClient:
             try:
                 return self._ask(link, request, patience)
             except Overloaded as error:
-                patience.wait_for_room(error)
+                full.append(error)
+                if len(full) >= self._servers.live:  # each was asked, for they take turns
+                    patience.wait_for_room(full)
+                    full.clear()
             except (LinkLost, Draining) as error:
                 self._servers.lost(link, "it is shutting down" if isinstance(error, Draining) else "connection lost")
                 patience.turned_away(error)
@@ -158,12 +162,14 @@ class PolicyClient:
             raise
 
     def _ask(self, link: Link, request: InferRequest, patience: Patience) -> ActionChunk:
-        timeout_s = min(self._reply_timeout, patience.left_s() or self._reply_timeout)
+        left_s = patience.left_s()
+        timeout_s = self._reply_timeout if left_s is None else min(self._reply_timeout, left_s)
         began = time.perf_counter()
         try:
             chunk = self._exchange.settle(request, link.ask(request, timeout_s))
         except TimeoutError as error:
-            patience.left_s()
+            if timeout_s == left_s:  # a timer may fire a little before the clock says so
+                raise patience.too_late() from error
             self._servers.lost(link, "it did not answer")
             raise ServerUnavailable(
                 f"The policy server at {link.url} did not answer within {self._reply_timeout:g} s. "

@@ -26,6 +26,7 @@ from sim_client.wire.link import (
     NotYetError,
     read_greeting,
     refused_key,
+    reply_too_large,
     too_large,
     untrusted,
 )
@@ -34,6 +35,8 @@ __all__ = ["GrpcLink"]
 
 _ANSWER_S = 10.0
 """A ready server tells its spec within milliseconds."""
+_CHECKS = 16
+"""Times that the spec is asked for until the process that answered tells it."""
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 2**20),  # a batch of 1024 chunks of 50 x 32 float64 actions is 13 MB
     ("grpc.max_send_message_length", -1),  # the server says what is too large for it
@@ -78,22 +81,30 @@ class GrpcLink:
             answer, call = self._stub.Infer.with_call(message, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             return InferReply(request.id, error=_failure(error, self.url))
-        if _process(call) not in self._known:
-            self._require_same_policy()
+        self._require_checked(_process(call))
         return reply_from_proto(answer)
 
     def close(self) -> None:
         """Hang up; doing it twice is fine."""
         self._channel.close()
 
-    def _require_same_policy(self) -> None:
-        """gRPC has connected anew without telling, and another process answered: it may serve another policy."""
-        try:
-            same = self._greeting(_ANSWER_S).spec.hash == self.greeting.spec.hash
-        except NotYetError as error:
-            raise LinkLost(self.url, error, asked=True) from error
-        if not same:
-            raise LinkLost(self.url, "another process answered", asked=False)
+    def _require_checked(self, process: str | None) -> None:
+        """An answer counts only of a process whose spec is known: another one may serve another policy.
+
+        gRPC connects anew without telling, and a load balancer may give each call to another process. So the spec is
+        asked for until the process in question tells it; its answer is dropped where it does not.
+        """
+        for _ in range(_CHECKS):
+            if process in self._known:
+                return
+            try:
+                same = self._greeting(_ANSWER_S).spec.hash == self.greeting.spec.hash
+            except NotYetError as error:
+                raise LinkLost(self.url, error, asked=True) from error
+            if not same:
+                raise LinkLost(self.url, "another process answered", asked=False)
+        if process not in self._known:
+            raise LinkLost(self.url, "a process answered that does not tell its spec", asked=False)
 
     def _greeting(self, timeout_s: float) -> Greeting:
         try:
@@ -146,8 +157,14 @@ def _failure(error: grpc.RpcError, url: str) -> ChunkwireError:
     if status is grpc.StatusCode.DEADLINE_EXCEEDED:
         raise TimeoutError from error
     if status is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return too_large(url, details) if "larger than max" in details else Overloaded(f"{url}: {details}")
+        return _beyond_limit(url, details)
     raise LinkLost(url, _last(details), asked="failed to connect" not in details) from error
+
+
+def _beyond_limit(url: str, details: str) -> ChunkwireError:
+    if "CLIENT: Received" in details:
+        return reply_too_large(url, details)
+    return too_large(url, details) if "larger than max" in details else Overloaded(f"{url}: {details}")
 
 
 def _told(error: grpc.RpcError) -> ChunkwireError | None:

@@ -20,6 +20,7 @@ __all__ = [
     "NotYetError",
     "read_greeting",
     "refused_key",
+    "reply_too_large",
     "too_large",
     "untrusted",
 ]
@@ -140,4 +141,11 @@ def too_large(url: str, said: object) -> InvalidObservation:
     return InvalidObservation(
         f"The request is larger than the policy server at {url} takes ({said}). "
         "Send a smaller batch or smaller images, or raise the server's --max-message-bytes."
+    )
+
+
+def reply_too_large(url: str, said: object) -> ProtocolViolation:
+    """The reply is beyond this client's limit."""
+    return ProtocolViolation(
+        f"The reply of the policy server at {url} is larger than this client takes ({said}). Ask for a smaller batch."
     )

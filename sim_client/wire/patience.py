@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from policy_protocol.errors import DeadlineExceeded, Draining, Overloaded
 from sim_client.wire.link import Backoff, LinkLost
@@ -40,15 +41,22 @@ class Patience:
             return None
         left = self._began + self._deadline_ms / 1e3 - time.monotonic()
         if left <= 0:
-            raise DeadlineExceeded(f"There was no answer within the deadline of {self._deadline_ms:g} ms.")
+            raise self.too_late()
         return left
 
-    def wait_for_room(self, full: Overloaded) -> None:
-        """Wait as long as a full server said. Raises `full` when there is not so much time."""
-        pause = self._backoff.next_s() if full.retry_after_ms is None else full.retry_after_ms / 1e3
+    def too_late(self) -> DeadlineExceeded:
+        """The deadline has passed."""
+        return DeadlineExceeded(f"There was no answer within the deadline of {self._deadline_ms:g} ms.")
+
+    def wait_for_room(self, full: Sequence[Overloaded]) -> None:
+        """Wait as long as the soonest of the full servers said. Raises its error when there is not so much time."""
+        pause, _, soonest = min(
+            (self._backoff.next_s() if error.retry_after_ms is None else error.retry_after_ms / 1e3, index, error)
+            for index, error in enumerate(full)
+        )
         limit_s = self._reply_timeout if self._deadline_ms is None else self._deadline_ms / 1e3
         if time.monotonic() + pause >= self._began + limit_s:
-            raise full
+            raise soonest
         time.sleep(pause)
 
     def turned_away(self, why: LinkLost | Draining) -> None:

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from policy_protocol.errors import ServerUnavailable
+from policy_protocol.errors import ChunkwireError, ServerUnavailable
 from sim_client.wire.credentials import Credentials
 from sim_client.wire.grpc_link import GrpcLink
 from sim_client.wire.link import HINT, Backoff, Greeting, Link, NotYetError, Say
@@ -80,6 +80,11 @@ class Servers:
         assert self._first is not None
         return self._first[1]
 
+    @property
+    def live(self) -> int:
+        """How many servers there is a link to."""
+        return sum(place.link is not None for place in self._places)
+
     def next_link(self, timeout_s: float | None = None) -> Link:
         """A link to the server whose turn it is, dialled again where it was lost.
 
@@ -88,14 +93,14 @@ class Servers:
 
         Raises:
             ServerUnavailable: none answered in time.
-            SpecMismatch: a server has come back with another policy.
+            SpecMismatch: the only server has come back with another policy; where another one is live, it is left out.
         """
         self._drop_closed()
         for _ in self._places:
             place = self._places[self._turn]
             self._turn = (self._turn + 1) % len(self._places)
-            if place.link is None and self._some_live and not place.resting:
-                self._try(place, _ATTEMPT_S, lambda reason: None)
+            if place.link is None and self.live and not place.resting:
+                self._try_beside_others(place)
             if place.link is not None:
                 return place.link
         return self._wait_for_one(min(self._connect_timeout, timeout_s or self._connect_timeout))
@@ -106,8 +111,8 @@ class Servers:
         for place in self._places:
             if place.link is link:
                 place.down(reason)
-                if self._some_live:
-                    self._on_wait(f"Going on without the policy server at {place.url} until it is back ({reason}).")
+                if self.live:
+                    self._tell_without(place)
 
     def close(self) -> None:
         """Hang up; doing it twice is fine."""
@@ -123,29 +128,53 @@ class Servers:
                 place.link.close()
                 place.link = None
 
-    @property
-    def _some_live(self) -> bool:
-        return any(place.link is not None for place in self._places)
-
     def _wait_for_one(self, timeout_s: float) -> Link:
-        """Try all servers, again and again until one answers."""
+        """Try all servers, again and again until one answers.
+
+        One that is wrong for good ends the start; later it does so only where no other one answers.
+        """
+        starting = self._first is None
         deadline, backoff = time.monotonic() + timeout_s, Backoff()
         say = self._say_once(f"Waiting up to {timeout_s:g} s for the policy server at {self._names}")
         while True:
-            for place in self._places:
-                self._try(place, self._attempt_s(deadline), say)
+            wrong = self._try_all(deadline, say)
+            if starting and wrong is not None:
+                raise wrong
             if live := [place for place in self._places if place.link is not None]:
                 self._tell_missing()
                 return live[self._turn % len(live)].link  # type: ignore[return-value]
+            if wrong is not None:
+                raise wrong
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self._gave_up(timeout_s)
             say(self._reasons)
             time.sleep(min(left, backoff.next_s()))
 
+    def _try_all(self, deadline: float, say: Say) -> ChunkwireError | None:
+        """The error of the first one that is wrong for good."""
+        wrong = None
+        for place in self._places:
+            try:
+                self._try(place, self._attempt_s(deadline), say)
+            except ChunkwireError as error:
+                place.down(error.message)
+                wrong = wrong or error
+        return wrong
+
     def _attempt_s(self, deadline: float) -> float:
         left = max(deadline - time.monotonic(), 0.1)
         return left if len(self._places) == 1 else min(left, _ATTEMPT_S)
+
+    def _try_beside_others(self, place: _Place) -> None:
+        """Whatever is wrong with this server, a question goes on to one that is live."""
+        before = place.reason
+        try:
+            self._try(place, _ATTEMPT_S, lambda reason: None)
+        except ChunkwireError as error:
+            place.down(error.message)
+            if place.reason != before:
+                self._tell_without(place)
 
     def _try(self, place: _Place, timeout_s: float, say: Say) -> None:
         try:
@@ -178,7 +207,10 @@ class Servers:
     def _tell_missing(self) -> None:
         for place in self._places:
             if place.link is None:
-                self._on_wait(f"Going on without the policy server at {place.url} until it is back ({place.reason}).")
+                self._tell_without(place)
+
+    def _tell_without(self, place: _Place) -> None:
+        self._on_wait(f"Going on without the policy server at {place.url} until it is back ({place.reason}).")
 
     @property
     def _names(self) -> str:

@@ -23,6 +23,7 @@ from sim_client.wire.link import (
     Say,
     read_greeting,
     refused_key,
+    reply_too_large,
     too_large,
     untrusted,
 )
@@ -164,6 +165,8 @@ def _turned_away(status: int, url: str) -> Exception:
 
 def _closed(url: str, error: ConnectionClosed, asked: bool) -> Exception:
     received = error.rcvd
+    if error.sent is not None and error.sent.code == _TOO_LARGE and not error.rcvd_then_sent:
+        return reply_too_large(url, error.sent.reason or "close code 1009")
     if received is not None and received.code == _TOO_LARGE:
         return too_large(url, received.reason or "close code 1009")
     if received is not None and received.code == _MALFORMED:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import Any
 
 import grpc
@@ -35,6 +36,8 @@ class FakeGrpcServer(PolicyServiceServicer):
         protocol: what `GetSpec` says.
         status: of every call that ends with an error.
         most_bytes: largest message that is taken.
+        processes: names that `GetSpec` and `Infer` give of the process, call by call, as behind a load balancer; both
+            may share one iterator.
     """
 
     def __init__(
@@ -47,12 +50,13 @@ class FakeGrpcServer(PolicyServiceServicer):
         status: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE,
         port: int = 0,
         most_bytes: int = -1,
+        processes: tuple[Iterator[str], Iterator[str]] | None = None,
     ) -> None:
         self.requests: list[InferRequest] = []
         self.headers: list[dict[str, Any]] = []
         self._answer: Answer = answer or (lambda request: chunk_of(spec, request))
         self._spec, self._protocol = spec, protocol
-        self._process = ((PROCESS_METADATA, str(id(self))),)
+        self._told, self._answering = processes or (repeat(str(id(self))), repeat(str(id(self))))
         self._before, self._status = list(before), status
         options = (("grpc.max_receive_message_length", most_bytes), ("grpc.so_reuseport", 0))
         self._server = grpc.server(ThreadPoolExecutor(), options=options)
@@ -69,7 +73,7 @@ class FakeGrpcServer(PolicyServiceServicer):
         self.headers.append(dict(context.invocation_metadata()))
         if self._before:
             _abort(context, self._status, self._before.pop(0))
-        context.send_initial_metadata(self._process)
+        context.send_initial_metadata(((PROCESS_METADATA, next(self._told)),))
         return pb.GetSpecResponse(protocol=self._protocol, spec_json=self._spec.to_json())
 
     def Infer(self, message: pb.InferRequest, context: grpc.ServicerContext) -> pb.InferResponse:
@@ -78,7 +82,7 @@ class FakeGrpcServer(PolicyServiceServicer):
         reply = self._answer(request)
         if reply is None:
             context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
-        context.send_initial_metadata(self._process)
+        context.send_initial_metadata(((PROCESS_METADATA, next(self._answering)),))
         if isinstance(reply, pb.InferResponse):
             return reply
         known = InferReply.from_wire(reply)

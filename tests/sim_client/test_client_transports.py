@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain, cycle, repeat
 
 import grpc
 import numpy as np
@@ -29,6 +30,8 @@ from policy_protocol.errors import (
 )
 from sim_client import PolicyClient
 from sim_client.errors import InvalidOption
+from sim_client.wire.grpc_link import GrpcLink
+from sim_client.wire.websocket_link import WebSocketLink
 
 OBSERVATION = {
     "observation/image": np.zeros((64, 64, 3), np.uint8),
@@ -212,6 +215,40 @@ def test_a_full_server_is_not_waited_for_beyond_the_deadline(serve, dial):
     assert len(server.requests) == 1
 
 
+def test_a_full_server_leaves_its_question_to_a_free_one_at_once(spec, serve, dial):
+    full, free = serve(error("overloaded", retry_after_ms=5000)), serve()
+    policy = dial([full.url, free.url])
+    began = time.monotonic()
+    for _ in range(4):
+        assert policy.infer(OBSERVATION).actions.shape == (4, 7)
+    assert time.monotonic() - began < 3
+    assert full.requests
+
+
+def test_where_every_server_is_full_the_soonest_is_waited_for(spec, serve, dial):
+    busy = [
+        serve(turns(error("overloaded", retry_after_ms=pause), lambda request: chunk_of(spec, request)))
+        for pause in (5000, 300)
+    ]
+    policy = dial([server.url for server in busy])
+    began = time.monotonic()
+    assert policy.infer(OBSERVATION).actions.shape == (4, 7)
+    assert 0.3 <= time.monotonic() - began < 3
+    assert sum(len(server.requests) for server in busy) == 3
+
+
+def test_a_timer_that_fires_early_is_still_the_deadlines(serve, dial, monkeypatch):
+    policy = dial(serve().url)
+
+    def early(*_):
+        raise TimeoutError
+
+    for link in (GrpcLink, WebSocketLink):
+        monkeypatch.setattr(link, "ask", early)
+    with pytest.raises(DeadlineExceeded, match=r"^There was no answer within the deadline of 5000 ms\.$"):
+        policy.infer(OBSERVATION, deadline_ms=5000)
+
+
 def test_a_server_that_shuts_down_is_left_for_the_one_that_follows_it(spec, serve, dial):
     server = serve(turns(error("draining"), lambda request: chunk_of(spec, request)))
     assert dial(server.url).infer(OBSERVATION).actions.shape == (4, 7)
@@ -272,6 +309,21 @@ def test_a_server_that_dies_leaves_its_questions_to_the_others(serve, dial):
     assert len(two.requests) == 4
 
 
+def test_a_server_that_comes_back_with_another_policy_is_left_out_while_another_one_answers(spec, serve, dial):
+    live, other, waits = serve(), serve(), []
+    policy = dial([live.url, other.url], on_wait=waits.append)
+    other.stop()
+    for seed in range(2):
+        policy.infer(OBSERVATION, noise_seed=seed)
+    replaced = serve(port=other.port, of=replace(spec, policy=replace(spec.policy, denoising_steps=3)))
+    deadline = time.monotonic() + 10
+    while not any("now serves another policy" in text or "serves another policy than" in text for text in waits):
+        assert time.monotonic() < deadline
+        assert policy.infer(OBSERVATION, noise_seed=5).actions.shape == (4, 7)
+        time.sleep(0.05)
+    assert not replaced.requests
+
+
 def test_servers_of_different_policies_are_refused_by_field(spec, serve, dial):
     other = replace(spec, policy=replace(spec.policy, checkpoint=replace(spec.policy.checkpoint, step=19)))
     servers = [serve(), serve(of=other)]
@@ -317,6 +369,26 @@ def serve_grpc(spec):
     yield start
     for server in servers:
         server.stop()
+
+
+def test_an_answer_of_a_process_whose_spec_is_unknown_is_dropped_and_asked_for_again(spec, serve_grpc, dial):
+    names = repeat("checked"), chain(["stray"], repeat("checked"))
+    server = serve_grpc(
+        turns(lambda request: chunk_of(spec, request, 9.0), lambda request: chunk_of(spec, request, 1.0)),
+        processes=names,
+    )
+    assert dial(server.url).infer(OBSERVATION).actions[0, 0] == 1.0  # safe without a seed: nobody saw the first one
+    assert len(server.requests) == 2
+
+
+def test_processes_behind_a_load_balancer_are_each_checked_once(serve_grpc, dial):
+    turn = cycle(["one", "two", "three"])
+    server = serve_grpc(processes=(turn, turn))
+    policy = dial(server.url)
+    for _ in range(6):
+        policy.infer(OBSERVATION)
+    assert len(server.requests) == 6
+    assert len(server.headers) <= 6
 
 
 def test_the_client_waits_for_a_grpc_server_that_compiles(serve_grpc, dial):
@@ -371,6 +443,19 @@ def test_a_request_beyond_the_servers_limit_is_said_so_and_not_repeated(serve, d
     with pytest.raises(InvalidObservation, match=r"larger than the policy server at \S+ takes .*--max-message-bytes"):
         dial(server.url).infer(OBSERVATION, noise_seed=1)
     assert not server.requests
+
+
+def test_a_reply_beyond_the_clients_limit_is_not_blamed_on_the_request(spec, serve, dial):
+    def huge(request):
+        message = chunk_of(spec, request)
+        return {**message, "actions": np.zeros((70 * 2**20 // 28, 7), np.float32)}
+
+    server = serve(turns(huge, lambda request: chunk_of(spec, request)))
+    policy = dial(server.url)
+    with pytest.raises(ProtocolViolation, match=r"^The reply of the policy server at \S+ is larger than this client"):
+        policy.infer(OBSERVATION, noise_seed=1)
+    assert policy.infer(OBSERVATION).actions.shape == (4, 7)
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -44,7 +44,7 @@ def test_the_recorded_batch_is_openpis(tiny_pi05, openpi_data, slot):
 def test_leaving_out_a_camera_changes_none_of_the_others(changed):
     images, both = changed
     for slot in (BASE, LEFT):
-        np.testing.assert_array_equal(of({slot: images})[slot], both[slot])
+        np.testing.assert_allclose(of({slot: images})[slot], both[slot], atol=1e-4)  # two programs round differently
 
 
 def test_floats_from_minus_one_to_one_are_taken_as_bytes_are(changed):

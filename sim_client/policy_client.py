@@ -61,6 +61,7 @@ class PolicyClient:
         reply_timeout: seconds after which a silent server counts as lost.
         api_key: sent as `Authorization: Api-Key …`.
         tls_ca: PEM file of the certificates to trust for `wss` and `grpcs`; the system's by default.
+        allow_newer_checkpoint: go on when `serve --follow` loads another step of its run; each chunk names its own.
         on_wait: called with a sentence when the client has to wait, or goes on without a server.
 
     Raises:
@@ -85,16 +86,17 @@ class PolicyClient:
         api_key: str | None = None,
         tls_ca: Path | None = None,
         on_wait: Callable[[str], None] | None = None,
+        allow_newer_checkpoint: bool = False,
     ) -> None:
         urls = server_urls(servers)
         self.url = ",".join(urls)
         require_seconds("--connect-timeout", connect_timeout)
         require_seconds("--reply-timeout", reply_timeout)
         self._connect_timeout, self._reply_timeout = connect_timeout, reply_timeout
-        self._servers = Servers(urls, Credentials(api_key, tls_ca), connect_timeout, on_wait)
+        self._servers = Servers(urls, Credentials(api_key, tls_ca), connect_timeout, on_wait, allow_newer_checkpoint)
         self.spec: PolicySpec = self._servers.greeting.spec
         self.metadata: Mapping[str, Any] = self._servers.greeting.metadata
-        self._exchange = Exchange(self.spec)
+        self._exchange = Exchange(self.spec, allow_newer_checkpoint)
 
     def infer(
         self,
@@ -122,7 +124,7 @@ class PolicyClient:
         Raises:
             DeadlineExceeded: there was no answer by the deadline.
             ServerUnavailable: the connection was lost and not made again, or no reply came within `reply_timeout`.
-            SpecMismatch: the server came back with another policy.
+            SpecMismatch: the server came back with another policy, or has loaded another checkpoint.
             ProtocolViolation: the reply belongs to no request, has the wrong shape or is not finite.
             ChunkwireError: the error that the server answered with, such as `InvalidObservation` or `Overloaded`.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from policy_protocol import ActionChunk, EpisodeMoment, InferReply, InferRequest, Observation, PolicySpec
-from policy_protocol.errors import ProtocolViolation
+from policy_protocol.errors import ProtocolViolation, SpecMismatch
 
 __all__ = ["Exchange"]
 
@@ -15,10 +15,11 @@ class Exchange:
 
     Args:
         spec: what the server promised on connect.
+        allow_newer_checkpoint: take actions of other steps of the run, too.
     """
 
-    def __init__(self, spec: PolicySpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: PolicySpec, allow_newer_checkpoint: bool = False) -> None:
+        self._spec, self._allow_newer_checkpoint = spec, allow_newer_checkpoint
         self._next_id = 0
 
     def ask(
@@ -38,6 +39,7 @@ class Exchange:
         """Accept the reply to the request that is awaited, and to no other.
 
         Raises:
+            SpecMismatch: the server has loaded another checkpoint meanwhile.
             ProtocolViolation: it answers another request, or the actions have the wrong shape or are not finite.
             ChunkwireError: the error that the server reported, under its own code.
         """
@@ -49,8 +51,23 @@ class Exchange:
         if reply.error is not None:
             raise reply.error
         assert reply.chunk is not None, "a reply holds a chunk or an error"
+        self._require_checkpoint(reply.chunk)
         self._require_promised(reply.chunk, request.batch)
         return reply.chunk
+
+    def _require_checkpoint(self, chunk: ActionChunk) -> None:
+        """`serve --follow` loads newer steps under a live connection; one measurement must not mix two of them."""
+        promised, found = str(self._spec.policy.checkpoint), chunk.checkpoint
+        if found in ("", promised):
+            return
+        if self._allow_newer_checkpoint and found.rpartition("/")[0] == promised.rpartition("/")[0]:
+            return
+        raise SpecMismatch(
+            f"The policy server answered from checkpoint {found}, but on connecting it served {promised}. Start anew "
+            "with this one, serve a fixed one with `serve --checkpoint DIR`, or make the client with "
+            "allow_newer_checkpoint=True.",
+            field="policy.checkpoint",
+        )
 
     def _require_promised(self, chunk: ActionChunk, batch: int | None) -> None:
         promised = (self._spec.policy.action_horizon, self._spec.action.dimension)

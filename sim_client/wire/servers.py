@@ -52,6 +52,7 @@ class Servers:
     Args:
         urls: as `server_urls` writes them.
         connect_timeout: seconds for which servers that do not answer, or still compile, are tried again.
+        any_step: other steps of the same run are the same policy.
         on_wait: told once each time when the client waits, or goes on without a server.
 
     Raises:
@@ -65,7 +66,9 @@ class Servers:
         credentials: Credentials,
         connect_timeout: float,
         on_wait: Callable[[str], None] | None = None,
+        any_step: bool = False,
     ) -> None:
+        self._any_step = any_step
         self._places = [_Place(url) for url in urls]
         self._turn = random.randrange(len(urls))  # clients that start together do not all begin with the same server
         self._credentials = credentials
@@ -184,7 +187,7 @@ class Servers:
             return
         try:
             self._first = self._first or (place.url, link.greeting)
-            require_same(*self._first, place.url, link.greeting)
+            require_same(*self._first, place.url, link.greeting, self._any_step)
         except BaseException:
             link.close()
             raise

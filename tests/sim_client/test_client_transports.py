@@ -274,6 +274,39 @@ def test_a_server_that_comes_back_with_another_policy_is_refused_by_field(spec, 
     )
 
 
+def test_a_checkpoint_that_changes_under_a_live_connection_is_refused_unless_allowed(spec, serve, dial):
+    def trained(step):
+        return lambda request: {**chunk_of(spec, request), "checkpoint": f"tiny/test/{step}"}
+
+    policy = dial(serve(turns(trained(9), trained(19))).url)
+    assert policy.infer(OBSERVATION).checkpoint == "tiny/test/9"
+    with pytest.raises(SpecMismatch) as caught:
+        policy.infer(OBSERVATION)
+    assert caught.value.message == (
+        "The policy server answered from checkpoint tiny/test/19, but on connecting it served tiny/test/9. Start anew "
+        "with this one, serve a fixed one with `serve --checkpoint DIR`, or make the client with "
+        "allow_newer_checkpoint=True."
+    )
+    following = dial(serve(turns(trained(9), trained(19))).url, allow_newer_checkpoint=True)
+    assert [following.infer(OBSERVATION).checkpoint for _ in range(2)] == ["tiny/test/9", "tiny/test/19"]
+
+
+def test_a_client_that_follows_connects_anew_to_a_newer_step_but_to_no_other_run(spec, serve, dial):
+    server = serve()
+    policy = dial(server.url, allow_newer_checkpoint=True)
+    server.stop()
+    newer = serve(port=server.port, of=checkpointed(spec, step=19))
+    assert policy.infer(OBSERVATION, noise_seed=1).actions.shape == (4, 7)
+    newer.stop()
+    serve(port=server.port, of=checkpointed(spec, step=29, run="other"))
+    with pytest.raises(SpecMismatch, match="policy.checkpoint.run is 'other', not 'test'"):
+        policy.infer(OBSERVATION, noise_seed=1)
+
+
+def checkpointed(spec, **changes):
+    return replace(spec, policy=replace(spec.policy, checkpoint=replace(spec.policy.checkpoint, **changes)))
+
+
 def test_questions_go_to_several_servers_in_turn(serve, dial):
     servers = [serve() for _ in range(3)]
     policy = dial(",".join(server.url for server in servers))

@@ -40,8 +40,16 @@ def _keys(observation: Mapping[Any, Any]) -> Iterator[str]:
 
 
 def array_of(value: object, key: str) -> np.ndarray:
-    """The value as an array. Raises `InvalidObservation` for ragged lists."""
+    """The value as an array. Raises `InvalidObservation` for ragged lists, and for lists that hold text."""
+    if _holds_text(value):  # numpy would pad every text to the longest of them, however many there are
+        raise InvalidObservation(f"{key} holds text where numbers are expected.", field=key)
     try:
         return np.asarray(value)
     except ValueError as error:
         raise InvalidObservation(f"{key} is no array: {error}.", field=key) from error
+
+
+def _holds_text(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_holds_text, value))
+    return isinstance(value, str | bytes)

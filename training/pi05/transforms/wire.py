@@ -41,7 +41,9 @@ def _keys(observation: Mapping[Any, Any]) -> Iterator[str]:
 
 def array_of(value: object, key: str) -> np.ndarray:
     """The value as an array. Raises `InvalidObservation` for ragged lists, and for lists that hold text."""
-    if _holds_text(value):  # numpy would pad every text to the longest of them, however many there are
+    if isinstance(value, list | tuple) and _holds_text(
+        value
+    ):  # numpy would pad every text to the longest of them, however many there are
         raise InvalidObservation(f"{key} holds text where numbers are expected.", field=key)
     try:
         return np.asarray(value)

@@ -273,3 +273,22 @@ def test_a_taker_does_not_end_for_a_queue_of_rows_that_nobody_wants():
     queue.put("wanted", None)
     taker.join(10)
     assert taken == ["wanted"]
+
+
+def test_a_busy_taker_gets_a_full_batch_or_nothing_and_nothing_while_another_is_idle():
+    queue = FairQueue(10)
+    for row in range(3):
+        queue.put(row, row)
+    assert queue.take_ahead(4) == []
+    queue.put(3, 3)
+    assert queue.take_ahead(4) == [0, 1, 2, 3]
+    taken = []
+    idle = threading.Thread(target=lambda: taken.append(queue.take(1)))
+    idle.start()
+    while not queue._idle:  # nothing else tells that it waits
+        time.sleep(0.001)
+    with queue._changed:  # the idle one is not woken before this one has looked
+        queue.put(4, 4)
+        assert queue.take_ahead(1) == []
+    idle.join(10)
+    assert taken == [[4]]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from policy_protocol.errors import InternalError, SpecInvalid
 from policy_protocol.spec import StateField, StateSpec
@@ -282,3 +284,21 @@ def test_a_wrong_lora_leaf_is_named(changed_step, tiny_pi05, libero_spec, tiny_t
     with pytest.raises(ParamsMismatch) as error:
         load_policy(changed_step(write), spec=libero_spec, tokenizer=tiny_tokenizer)
     assert expected in error.value.message
+
+
+def test_a_step_with_pytorch_weights_is_served(tmp_path, tiny_steps, libero_spec, tiny_tokenizer, libero_recorded):
+    """LeRobot's recorded weights, their embedding widened to the tokenizer's pieces, beside openpi's assets."""
+    shutil.copytree(tiny_steps["pi05"] / "assets", tmp_path / "assets")
+    tensors = load_file(Path(__file__).parents[2] / "data/pytorch/lerobot_pi05/model.safetensors")
+    for name, tensor in tensors.items():
+        if tensor.ndim == 2 and len(tensor) == 64 and name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            tensors[name] = np.resize(tensor, (512, tensor.shape[1]))
+    save_file(tensors, tmp_path / "model.safetensors")
+    spec = dataclasses.replace(libero_spec, policy=dataclasses.replace(libero_spec.policy, denoising_steps=1))
+    policy = load_policy(tmp_path, spec=spec, tokenizer=tiny_tokenizer, dtype="float32")
+    observation = observation_of(libero_recorded, "b_96")
+    first, again = (policy(observation, noise_seed=0).actions for _ in range(2))
+    assert first.shape == (20, 7)
+    np.testing.assert_array_equal(first, again)
+    black = {key: np.zeros_like(value) if "image" in key else value for key, value in observation.items()}
+    assert np.abs(policy(black, noise_seed=0).actions - first).max() > 1e-6

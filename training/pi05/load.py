@@ -63,12 +63,10 @@ def load_policy(
     compute = jnp.dtype(dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16"))
     devices = devices or jax.devices()[:1]
     placements = [cut_over(devices)] if shard else [whole_on(device) for device in devices]
-    stacked = _stacked(placements[0]) if shard else None
-    model, flat = _read_weights(step, assets, compute, stacked)
+    reading = _stacked(placements[0]) if shard else None
+    model, flat = _read_weights(step, assets, compute, reading)
     check_vocabulary(assets.tokenizer, model.vocabulary)
-    policy = Policy(model, flat, assets, attention, placements)
-    policy.stacked_placement = stacked
-    return policy
+    return Policy(model, flat, assets, attention, placements, reading)
 
 
 def reload_policy(policy: Policy, step: Path) -> None:
@@ -79,7 +77,7 @@ def reload_policy(policy: Policy, step: Path) -> None:
             keeps what it has.
     """
     assets = read_assets(step)
-    _, flat = _read_weights(step, assets, jnp.dtype(policy.model.dtype), policy.stacked_placement)
+    _, flat = _read_weights(step, assets, jnp.dtype(policy.model.dtype), policy.reading_placement)
     check_params(flat, policy.model, str(step))
     before, after = (spec.policy.norm_stats_hash for spec in (policy.spec, assets.spec))
     if before != after:

@@ -66,6 +66,7 @@ class Policy:
         assets: norm stats, spec and tokenizer.
         attention: `cudnn` is for NVIDIA GPUs and bfloat16; all give the same actions to rounding.
         placements: one for each copy of the weights.
+        reading_placement: where another step's leaves are read to, for weights too large for the host or one device.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Policy:
         assets: Assets,
         attention: AttentionKernel = "plain",
         placements: Sequence[Shardings] = (),
+        reading_placement: Shardings | None = None,
     ) -> None:
         self.model = model
         self.spec = assets.spec
@@ -83,8 +85,8 @@ class Policy:
         """Number of parameters of the model."""
         self.prompt_lengths = _prompt_lengths(assets, model.max_token_len)
         """Prompt lengths in tokens, ascending, that requests are padded to: the trained prompts', and the longest."""
-        self.stacked_placement: Shardings | None = None
-        """Where a checkpoint's leaves are read to when the weights are cut over devices; None reads to the host."""
+        self.reading_placement = reading_placement
+        """Where a checkpoint's leaves are read to; None reads them to the host."""
         steps = assets.spec.policy.denoising_steps
         self._denoisers = [
             Denoiser(model, flat, steps, attention, placement, str(assets.spec.policy.checkpoint))

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 
 from sim_client.errors import InvalidOption
 
-__all__ = ["RENDER_BACKENDS", "require_at_least", "require_choice", "require_seconds"]
+__all__ = ["RENDER_BACKENDS", "SIM_BACKENDS", "require_at_least", "require_choice", "require_seconds"]
 
 RENDER_BACKENDS = ("cpu", "gpu", "none")
 """Values of `--render-backend`."""
+
+SIM_BACKENDS = ("cpu", "gpu")
+"""Values of `--sim-backend`."""
 
 
 def require_at_least(flag: str, value: int, minimum: int) -> None:

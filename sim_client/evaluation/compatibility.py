@@ -115,7 +115,7 @@ def _limit_mismatch(simulation: SimulationSpec, asked: int | None) -> list[Misma
 
 
 def _seed_mismatch(simulation: SimulationSpec, options: EvaluationOptions) -> list[Mismatch]:
-    if options.env_id not in simulation.env_ids:
+    if options.env_id not in simulation.env_ids or options.on_demonstrations:
         return []
     seen = sorted(set(simulation.demonstration_seeds) & set(options.seeds))
     if not seen:

@@ -22,6 +22,8 @@ class EvaluationPlan:
     """The settled choices of one evaluation."""
 
     settings: SimulationSettings
+    seeds: tuple[int, ...]
+    """Of the episodes, in their order."""
     prompt: str
     execution_horizon: int
     mismatches: tuple[Mismatch, ...]
@@ -42,15 +44,31 @@ def plan_evaluation(spec: PolicySpec, options: EvaluationOptions) -> EvaluationP
     prompt = options.prompt or _default_prompt(spec, options.env_id)
     return EvaluationPlan(
         settings=_settings(spec, simulation, options),
+        seeds=_seeds(simulation, options),
         prompt=prompt,
         execution_horizon=_execution_horizon(spec, options.execution_horizon),
         mismatches=mismatches,
         notices=(
+            *_seed_notices(options),
             *_camera_notices(spec),
             *_prompt_notices(spec, options.env_id, prompt),
             *_goal_notices(spec, options.env_id),
         ),
     )
+
+
+def _seeds(simulation: SimulationSpec, options: EvaluationOptions) -> tuple[int, ...]:
+    if not options.on_demonstrations:
+        return tuple(options.seeds)
+    seeds = simulation.demonstration_seeds[: options.episodes]
+    if len(seeds) < options.episodes:
+        raise InvalidOption(
+            f"--on-demonstrations: the policy's spec names {len(seeds)} demonstration seeds, which is fewer than "
+            f"--episodes {options.episodes}."
+            + (f" Pass --episodes {len(seeds)}." if seeds else " Leave the flag out."),
+            field="--on-demonstrations",
+        )
+    return seeds
 
 
 def _settings(spec: PolicySpec, simulation: SimulationSpec, options: EvaluationOptions) -> SimulationSettings:
@@ -64,6 +82,7 @@ def _settings(spec: PolicySpec, simulation: SimulationSpec, options: EvaluationO
         camera_height=height,
         camera_width=width,
         max_episode_steps=options.max_episode_steps or simulation.max_episode_steps,
+        sim_backend=options.sim_backend,
         render_backend=options.render_backend,
     )
 
@@ -87,6 +106,14 @@ def _default_prompt(spec: PolicySpec, env_id: str) -> str:
         return trained[0]
     choices = f" Trained prompts: {'; '.join(map(repr, trained))}." if trained else ""
     raise InvalidOption(f"No prompt is known for {env_id}. Pass --prompt TEXT.{choices}", field="--prompt")
+
+
+def _seed_notices(options: EvaluationOptions) -> list[str]:
+    if not options.on_demonstrations:
+        return []
+    return [
+        "The episodes are the training demonstrations' own: this says what a replay reaches, not how good a policy is."
+    ]
 
 
 def _camera_notices(spec: PolicySpec) -> list[str]:

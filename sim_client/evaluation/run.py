@@ -102,6 +102,7 @@ def _describe(policy: PolicyClient, options: EvaluationOptions, plan: Evaluation
         command=("sim-client", *sys.argv[1:]),
         server=policy.url,
         options=options,
+        seeds=plan.seeds,
         settings=plan.settings,
         prompt=plan.prompt,
         execution_horizon=plan.execution_horizon,

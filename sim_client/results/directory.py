@@ -40,7 +40,7 @@ def read_results(path: Path) -> tuple[RunRecord, tuple[EpisodeRecord, ...]]:
     """
     run = RunRecord.read(path / _RUN)
     records = final_records(read_records(path / _EPISODES))
-    return run, tuple(record for record in records if record.seed in run.options.seeds)
+    return run, tuple(record for record in records if record.seed in set(run.seeds))
 
 
 class ResultsDirectory:
@@ -77,7 +77,7 @@ class ResultsDirectory:
     def remaining(self) -> tuple[tuple[int, int], ...]:
         """(index, seed) of the episodes that have no result yet; those that ended in an error count as such."""
         finished = {record.seed for record in self.records() if record.outcome != "error"}
-        return tuple((index, seed) for index, seed in enumerate(self.run.options.seeds) if seed not in finished)
+        return tuple((index, seed) for index, seed in enumerate(self.run.seeds) if seed not in finished)
 
     def note_mismatches(self, found: Sequence[Mismatch]) -> None:
         """Add what the built simulator does otherwise than training, allowed by name, to `run.json`."""

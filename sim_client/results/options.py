@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sim_client.errors import InvalidOption
-from sim_client.option_checks import RENDER_BACKENDS, require_at_least, require_choice
+from sim_client.option_checks import RENDER_BACKENDS, SIM_BACKENDS, require_at_least, require_choice
 
 __all__ = ["DEFAULT_SEED", "EvaluationOptions"]
 
@@ -26,6 +26,8 @@ class EvaluationOptions:
     episodes: int = 20
     seed: int = DEFAULT_SEED
     """Seed of the first episode; episode i is reset with seed + i."""
+    on_demonstrations: bool = False
+    """Instead, the seeds of the training demonstrations: what a replay of them reaches, no measure of a policy."""
     run_seed: int = 0
     """Base of the policy's noise: the same run seed gives the same noise in every episode."""
     prompt: str | None = None
@@ -40,8 +42,18 @@ class EvaluationOptions:
     max_episode_steps: int | None = None
     execution_horizon: int | None = None
     """Actions of a chunk that are run before the next chunk is asked for."""
+    ensemble: float | None = None
+    """Temporal ensembling: every step runs the mean of all chunks' actions for it, weighted by exp(-ensemble * i)."""
+    overlap: int | None = None
+    """Asynchronous inference: the next chunk is asked for this many steps before the current one is used up."""
+    latency_ms: float | str | None = None
+    """Milliseconds that an answer takes on the robot's clock; `measured` takes what it really took."""
     settle_steps: int | None = 10
     """Steps run after the first success, then `success_at_end` is judged; None runs on to the limit."""
+    stop_when_sure: float | None = None
+    """Stop when the anytime-valid 95% interval is this narrow, as a share between 0 and 1."""
+    sim_backend: str = "cpu"
+    """Where physics runs: `cpu`, one environment a worker, or `gpu`, `--num-envs` at once."""
     render_backend: str = "cpu"
     """Where images are rendered: `cpu`, `gpu`, or `none` for a policy without cameras."""
     retries: int = 2
@@ -50,6 +62,7 @@ class EvaluationOptions:
     """Spec fields whose mismatch is accepted, and written into the results."""
 
     def __post_init__(self) -> None:
+        require_choice("--sim-backend", self.sim_backend, SIM_BACKENDS)
         require_choice("--render-backend", self.render_backend, RENDER_BACKENDS)
         require_at_least("--episodes", self.episodes, 1)
         require_at_least("--seed", self.seed, 0)
@@ -66,16 +79,12 @@ class EvaluationOptions:
                 require_at_least(flag, value, 1)
         if self.settle_steps is not None:
             require_at_least("--settle", self.settle_steps, 0)
-        if self.seed + self.episodes > 2**32:
-            raise InvalidOption(
-                f"Episode seeds end at {2**32 - 1}, but --seed {self.seed} --episodes {self.episodes} goes beyond. "
-                "Pass a smaller --seed.",
-                field="--seed",
-            )
+        self._require_a_width()
+        self._require_seeds()
 
     @property
     def seeds(self) -> range:
-        """The episode seeds, decided before the first step."""
+        """The episode seeds from `seed` on; a run on demonstrations takes those of the policy's spec instead."""
         return range(self.seed, self.seed + self.episodes)
 
     @property
@@ -90,5 +99,24 @@ class EvaluationOptions:
             "--camera-size": None if self.camera_size is None else "x".join(map(str, self.camera_size)),
             "--max-episode-steps": self.max_episode_steps,
             "--execution-horizon": self.execution_horizon,
+            "--ensemble": self.ensemble,
+            "--async": self.overlap,
+            "--latency-ms": self.latency_ms,
         }
         return {flag: str(value) for flag, value in chosen.items() if value is not None}
+
+    def _require_a_width(self) -> None:
+        if self.stop_when_sure is not None and not 0 < self.stop_when_sure < 1:
+            raise InvalidOption(
+                f"--stop-when-sure must be the width of an interval between 0 and 1, not {self.stop_when_sure:g}. "
+                "0.2 stops at plus or minus 10 points.",
+                field="--stop-when-sure",
+            )
+
+    def _require_seeds(self) -> None:
+        if self.seed + self.episodes > 2**32:
+            raise InvalidOption(
+                f"Episode seeds end at {2**32 - 1}, but --seed {self.seed} --episodes {self.episodes} goes beyond. "
+                "Pass a smaller --seed.",
+                field="--seed",
+            )

@@ -38,6 +38,8 @@ class RunRecord:
     """The command line as it was typed."""
     server: str
     options: EvaluationOptions
+    seeds: tuple[int, ...]
+    """The episode seeds in their order, fixed before the first step."""
     settings: SimulationSettings
     """The simulation as it was set up."""
     prompt: str
@@ -102,6 +104,7 @@ class RunRecord:
             self,
             command=other.command,
             options=options,
+            seeds=other.seeds,
             mismatches=tuple(mismatches.values()),
             notices=tuple(dict.fromkeys((*self.notices, *other.notices))),
             extended_from=(*self.extended_from, planned),

@@ -9,14 +9,12 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from sim_client.errors import InvalidOption
-from sim_client.option_checks import RENDER_BACKENDS, require_at_least, require_choice
+from sim_client.option_checks import RENDER_BACKENDS, SIM_BACKENDS, require_at_least, require_choice
 
 __all__ = ["DEFAULT_MAX_EPISODE_STEPS", "SimulationSettings", "SimulatorObservation", "StepResult"]
 
 DEFAULT_MAX_EPISODE_STEPS = 300
 """Twice the longest common demonstration (PegInsertionSide-v1, about 150 steps at 20 Hz)."""
-
-_SIM_BACKENDS = ("cpu", "gpu")
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class SimulationSettings:
                 f"{self.control_freq} Hz. Pass --sim-freq {5 * self.control_freq}, or another multiple.",
                 field="--sim-freq",
             )
-        require_choice("--sim-backend", self.sim_backend, _SIM_BACKENDS)
+        require_choice("--sim-backend", self.sim_backend, SIM_BACKENDS)
         require_choice("--render-backend", self.render_backend, RENDER_BACKENDS)
 
 

@@ -98,6 +98,7 @@ def describe_run(spec: PolicySpec) -> Callable[..., RunRecord]:
             command=("sim-client", "--env", "PushCube-v1", "--prompt", "two words"),
             server="ws://127.0.0.1:8000",
             options=options,
+            seeds=plan.seeds,
             settings=plan.settings,
             prompt=plan.prompt,
             execution_horizon=plan.execution_horizon,

@@ -68,7 +68,7 @@ def _top(run: RunRecord, summary: Summary) -> Iterator[str]:
     yield ""
     yield f"Policy `{run.checkpoint}`, prompt “{run.prompt}”, {run.execution_horizon} actions of each chunk executed."
     yield (
-        f"Episode seeds {run.options.seeds[0]} to {run.options.seeds[-1]}, fixed before the first step. "
+        f"Episode seeds {run.seeds[0]} to {run.seeds[-1]}, fixed before the first step. "
         "Rates are k/n = share [95% Wilson interval]."
     )
     yield ""

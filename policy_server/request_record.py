@@ -46,7 +46,8 @@ class RequestRecord:
 
     def understood(self, question: Question) -> None:
         """What it asks for; its images are not kept."""
-        self._rows, self._episode = len(question.observations), question.episode
+        self._rows = len(question.observations)
+        self._episode = None if isinstance(question.episode, tuple) else question.episode
 
     def answered(self, timing: Mapping[str, float]) -> None:
         """Its actions are there."""

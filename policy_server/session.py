@@ -35,15 +35,15 @@ class Question:
 
     observations: tuple[Observation, ...]
     """One for each row of the request's batch; none once they are prepared."""
-    noise_seed: int | None
+    noise_seed: int | tuple[int, ...] | None
     batched: bool
     """Whether the request had a batch, so that the reply has a leading axis."""
     deadline_ms: float | None
     encoding: ArrayEncoding
     envelope_id: int | None
     """None for openpi's bare observations, which are answered strictly in order."""
-    episode: EpisodeMoment | None = None
-    """For the log, and for policies that replay."""
+    episode: EpisodeMoment | tuple[EpisodeMoment, ...] | None = None
+    """For the log, and for policies that replay; of the request, or of each row."""
     received: float = field(default_factory=time.perf_counter)
 
     def forget_observations(self) -> None:
@@ -52,6 +52,8 @@ class Question:
 
     def row_seed(self, row: int) -> int | None:
         """Noise seed of a row: rows of one batch must not share their noise."""
+        if isinstance(self.noise_seed, tuple):
+            return self.noise_seed[row]
         if self.noise_seed is None or not self.batched:
             return self.noise_seed
         return (self.noise_seed + row * 0x9E3779B97F4A7C15) % 2**63

@@ -31,8 +31,8 @@ class Policy(Protocol):
         self,
         observation: Observation,
         *,
-        noise_seed: int | None = None,
-        episode: EpisodeMoment | None = None,
+        noise_seed: int | tuple[int, ...] | None = None,
+        episode: EpisodeMoment | tuple[EpisodeMoment, ...] | None = None,
         batch: int | None = None,
         deadline_ms: float | None = None,
     ) -> ActionChunk:
@@ -102,8 +102,8 @@ class PolicyClient:
         self,
         observation: Observation,
         *,
-        noise_seed: int | None = None,
-        episode: EpisodeMoment | None = None,
+        noise_seed: int | tuple[int, ...] | None = None,
+        episode: EpisodeMoment | tuple[EpisodeMoment, ...] | None = None,
         batch: int | None = None,
         deadline_ms: float | None = None,
     ) -> ActionChunk:
@@ -113,8 +113,9 @@ class PolicyClient:
             observation: wire key -> image (height, width, 3) uint8, state (state_dim,) float32, prompt. With `batch`
                 N every array has a leading N.
             noise_seed: fixes the flow's noise; the server draws one otherwise. Only a request with a seed is sent again
-                when the connection broke after it was sent: its answer is the same.
-            episode: which moment this is, for the server's log; the model never sees it.
+                when the connection broke after it was sent: its answer is the same. With `batch` N a tuple of N gives
+                each row the actions that it would get alone with its seed.
+            episode: which moment this is, for the server's log; the model never sees it. A tuple of N with `batch` N.
             deadline_ms: milliseconds after which the answer is of no use, everything that is tried meanwhile included.
 
         Returns:

@@ -49,9 +49,11 @@ class Preparation:
 
     def _transformed(self, question: Question) -> Sequence[Any]:
         """Only a replay is told the episode; a model never sees it."""
-        policy, observations = self._policy, question.observations
+        policy, observations, episode = self._policy, question.observations, question.episode
+        if isinstance(policy, ReplayPolicy) and isinstance(episode, tuple):
+            return [policy.recall(*row) for row in zip(observations, episode, strict=True)]
         if isinstance(policy, ReplayPolicy):
-            return [policy.recall(observation, question.episode, row) for row, observation in enumerate(observations)]
+            return [policy.recall(observation, episode, row) for row, observation in enumerate(observations)]
         return [policy.transform(observation) for observation in observations]
 
 

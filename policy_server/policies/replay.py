@@ -33,8 +33,8 @@ class ReplayPolicy(DummyPolicy):
     """Replays a recording to requests that name their `episode`.
 
     Beyond an episode's end the robot holds still: dimensions named `delta_…` are zero, the others keep their last
-    recorded value. A request with a batch gets the episode of its seed in row 0 and those recorded after it in the
-    rows that follow.
+    recorded value. A request with a batch and one episode gets that of its seed in row 0 and those recorded after it in
+    the rows that follow.
 
     Args:
         recording: the demonstrations.

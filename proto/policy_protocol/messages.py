@@ -6,9 +6,9 @@ A bare observation map is openpi's request. The envelope `{"id", "observation", 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +19,8 @@ __all__ = ["PROTOCOL", "ActionChunk", "EpisodeMoment", "InferReply", "InferReque
 
 PROTOCOL = "chunkwire/1"
 """Name and version of the envelope protocol, sent in the first frame."""
+
+T = TypeVar("T")
 
 Observation: TypeAlias = Mapping[str, Any]
 """Wire key -> value: images (height, width, 3) uint8, state (state_dim,) float, prompt str; spec.py names the keys."""
@@ -37,24 +39,28 @@ class EpisodeMoment:
 class InferRequest:
     """One question to the policy.
 
-    `noise_seed` fixes the flow's noise. With `batch` N every array of the observation has a leading N.
+    `noise_seed` fixes the flow's noise. With `batch` N every array of the observation has a leading N. Its rows get
+    seeds made from one `noise_seed`, or those of a tuple of N as they are: a row then gets the actions that it would
+    get alone. A tuple of N moments likewise says which episode each row belongs to.
     """
 
     id: int
     observation: Observation
-    noise_seed: int | None = None
+    noise_seed: int | tuple[int, ...] | None = None
     batch: int | None = None
     deadline_ms: float | None = None
-    episode: EpisodeMoment | None = None
+    episode: EpisodeMoment | tuple[EpisodeMoment, ...] | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """The envelope map; fields that are None stay out."""
         wire: dict[str, Any] = {"id": self.id, "observation": dict(self.observation)}
         for name in ("noise_seed", "batch", "deadline_ms"):
             if (value := getattr(self, name)) is not None:
-                wire[name] = value
-        if self.episode is not None:
-            wire["episode"] = {"env_id": self.episode.env_id, "seed": self.episode.seed, "step": self.episode.step}
+                wire[name] = list(value) if isinstance(value, tuple) else value
+        if isinstance(self.episode, tuple):
+            wire["episode"] = [asdict(moment) for moment in self.episode]
+        elif self.episode is not None:
+            wire["episode"] = asdict(self.episode)
         return wire
 
     @classmethod
@@ -69,13 +75,14 @@ class InferRequest:
         deadline = wire.get("deadline_ms")
         if deadline is not None and not (_is_number(deadline) and deadline > 0):
             raise CodecError("deadline_ms must be a positive number of milliseconds.", field="deadline_ms")
+        batch = _whole(wire["batch"], "batch", 1) if wire.get("batch") is not None else None
         return cls(
-            id=_whole(wire, "id", 0),
+            id=_whole(wire["id"], "id", 0),
             observation=observation,
-            noise_seed=_whole(wire, "noise_seed", 0) if wire.get("noise_seed") is not None else None,
-            batch=_whole(wire, "batch", 1) if wire.get("batch") is not None else None,
+            noise_seed=_one_or_rows(wire, "noise_seed", batch, lambda value: _whole(value, "noise_seed", 0)),
+            batch=batch,
             deadline_ms=None if deadline is None else float(deadline),
-            episode=_moment(wire["episode"]) if wire.get("episode") is not None else None,
+            episode=_one_or_rows(wire, "episode", batch, _moment),
         )
 
 
@@ -131,8 +138,20 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
 
 
-def _whole(wire: Mapping[str, Any], name: str, minimum: int) -> int:
-    value = wire[name]
+def _one_or_rows(
+    wire: Mapping[str, Any], name: str, batch: int | None, read: Callable[[Any], T]
+) -> T | tuple[T, ...] | None:
+    """One value for the whole request, or a list with one for each row of its batch."""
+    value = wire.get(name)
+    if not isinstance(value, list | tuple):
+        return None if value is None else read(value)
+    if batch is None or len(value) != batch:
+        rows = "without a batch" if batch is None else f"for a batch of {batch}"
+        raise CodecError(f"{name} is a list of {len(value)} {rows}. A list has one entry for each row.", field=name)
+    return tuple(read(entry) for entry in value)
+
+
+def _whole(value: object, name: str, minimum: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value < 2**63:
         raise CodecError(f"{name} must be a whole number from {minimum}, not {str(value)[:60]!r}.", field=name)
     return value
@@ -144,4 +163,4 @@ def _moment(raw: object) -> EpisodeMoment:
     for name in ("seed", "step"):
         if name not in raw:
             raise CodecError(f"episode.{name} is missing.", field=f"episode.{name}")
-    return EpisodeMoment(raw["env_id"], _whole(raw, "seed", 0), _whole(raw, "step", 0))
+    return EpisodeMoment(raw["env_id"], _whole(raw["seed"], "seed", 0), _whole(raw["step"], "step", 0))

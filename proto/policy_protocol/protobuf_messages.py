@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -46,12 +47,17 @@ def request_to_proto(request: InferRequest) -> pb.InferRequest:
     message = pb.InferRequest(
         id=request.id,
         observation=observation_to_proto(request.observation),
-        noise_seed=request.noise_seed,
         batch=request.batch,
         deadline_ms=request.deadline_ms,
     )
-    if (moment := request.episode) is not None:
-        message.episode.CopyFrom(pb.EpisodeMoment(env_id=moment.env_id, seed=moment.seed, step=moment.step))
+    if isinstance(request.noise_seed, tuple):
+        message.noise_seeds.extend(request.noise_seed)
+    elif request.noise_seed is not None:
+        message.noise_seed = request.noise_seed
+    if isinstance(request.episode, tuple):
+        message.episodes.extend(pb.EpisodeMoment(**asdict(moment)) for moment in request.episode)
+    elif request.episode is not None:
+        message.episode.CopyFrom(pb.EpisodeMoment(**asdict(request.episode)))
     return message
 
 
@@ -79,9 +85,17 @@ def request_from_proto(message: pb.InferRequest) -> InferRequest:
         if message.HasField(name):
             wire[name] = getattr(message, name)
     if message.HasField("episode"):
-        moment = message.episode
-        wire["episode"] = {"env_id": moment.env_id, "seed": moment.seed, "step": moment.step}
+        wire["episode"] = _moment(message.episode)
+    for name, rows in (("noise_seed", list(message.noise_seeds)), ("episode", [*map(_moment, message.episodes)])):
+        if rows and name in wire:
+            raise CodecError(f"The request has both {name} and {name}s; one of them is for all rows.", field=name)
+        if rows:
+            wire[name] = rows
     return InferRequest.from_wire(wire)
+
+
+def _moment(message: pb.EpisodeMoment) -> dict[str, Any]:
+    return {"env_id": message.env_id, "seed": message.seed, "step": message.step}
 
 
 def reply_to_proto(reply: InferReply) -> pb.InferResponse:

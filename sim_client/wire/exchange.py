@@ -25,8 +25,8 @@ class Exchange:
     def ask(
         self,
         observation: Observation,
-        noise_seed: int | None = None,
-        episode: EpisodeMoment | None = None,
+        noise_seed: int | tuple[int, ...] | None = None,
+        episode: EpisodeMoment | tuple[EpisodeMoment, ...] | None = None,
         batch: int | None = None,
         deadline_ms: float | None = None,
     ) -> InferRequest:

@@ -22,6 +22,12 @@ def test_a_request_survives_the_wire():
     assert InferRequest.from_wire(unpack(pack(request.to_wire())).value) == request
 
 
+def test_a_batch_may_have_a_seed_and_a_moment_for_each_row():
+    moments = EpisodeMoment("PushCube-v1", 5, 16), EpisodeMoment("PushCube-v1", 6, 0)
+    request = InferRequest(3, {"prompt": "x"}, (2**63 - 1, 0), 2, episode=moments)
+    assert InferRequest.from_wire(unpack(pack(request.to_wire())).value) == request
+
+
 def test_fields_that_are_none_are_not_sent():
     assert set(InferRequest(1, {}).to_wire()) == {"id", "observation"}
 
@@ -33,11 +39,16 @@ def test_fields_that_are_none_are_not_sent():
         ({"id": "a"}, "id must be a whole number"),
         ({"observation": 3}, "observation must be a map"),
         ({"noise_seed": 2**63}, "noise_seed must be a whole number from 0"),
+        ({"noise_seed": [1, -1], "batch": 2}, "noise_seed must be a whole number from 0, not '-1'"),
+        ({"noise_seed": [1, 2]}, "noise_seed is a list of 2 without a batch. A list has one entry for each row."),
+        ({"noise_seed": [], "batch": 2}, "noise_seed is a list of 0 for a batch of 2."),
         ({"batch": 0}, "batch must be a whole number from 1"),
         ({"deadline_ms": 0}, "deadline_ms must be a positive number"),
         ({"deadline_ms": float("nan")}, "deadline_ms must be a positive number"),
         ({"episode": {"env_id": "x", "seed": 1}}, "episode.step is missing"),
         ({"episode": 1}, "episode must be a map"),
+        ({"episode": [1], "batch": 1}, "episode must be a map"),
+        ({"episode": [{}, {}], "batch": 3}, "episode is a list of 2 for a batch of 3."),
         ({"extra": 1}, "unknown fields: extra"),
     ],
 )

@@ -68,6 +68,19 @@ def test_a_request_survives_the_wire_with_every_kind_of_value():
     assert back.episode == request.episode
 
 
+def test_a_seed_and_a_moment_for_each_row_survive_the_wire():
+    moments = EpisodeMoment("PushCube-v1", 5, 16), EpisodeMoment("PushCube-v1", 6, 0)
+    request = InferRequest(3, {"prompt": "x"}, (2**63 - 1, 0), 2, episode=moments)
+    assert there_and_back(request) == request
+
+
+def test_a_seed_for_all_rows_beside_one_for_each_is_refused():
+    message = request_to_proto(InferRequest(3, {"prompt": "x"}, (1, 2), 2))
+    message.noise_seed = 1
+    with pytest.raises(CodecError, match="has both noise_seed and noise_seeds; one of them is for all rows"):
+        request_from_proto(message)
+
+
 def test_fields_that_are_none_come_back_as_none():
     assert there_and_back(InferRequest(0, {})) == InferRequest(0, {})
 

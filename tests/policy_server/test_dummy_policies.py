@@ -264,6 +264,22 @@ def test_a_demonstration_comes_through_the_whole_server_bit_for_bit(replay_serve
     np.testing.assert_array_equal(np.concatenate(taken)[:87], np.concatenate(recorded)[:87])
 
 
+def test_each_row_of_a_batch_may_be_at_a_moment_of_its_own(replay_server):
+    policy = named_policy(f"replay:{DEMONSTRATION}")
+    moments = EpisodeMoment("StackCube-v1", 1000012, 50), EpisodeMoment("StackCube-v1", 1000012, 3)
+    rows = {
+        key: value if isinstance(value, str) else np.stack([value] * 2)
+        for key, value in observation_for(policy.spec).items()
+    }
+    with connect(replay_server.url, compression=None, max_size=None) as connection:
+        connection.recv(timeout=60)
+        connection.send(pack(InferRequest(1, rows, noise_seed=(1, 2), batch=2, episode=moments).to_wire()))
+        actions = InferReply.from_wire(unpack(connection.recv(timeout=60)).value).chunk.actions
+    for row, moment in enumerate(moments):
+        recorded = replayed(policy, moment.seed, moment.step, env_id=moment.env_id)
+        np.testing.assert_array_equal(actions[row], recorded)
+
+
 def test_an_openpi_client_of_a_replay_is_told_what_it_lacks(replay_server):
     with connect(replay_server.url, compression=None, max_size=None) as connection:
         spec = PolicySpec.from_wire(unpack(connection.recv(timeout=60)).value["policy_spec"])

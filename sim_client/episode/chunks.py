@@ -23,7 +23,7 @@ class ChunkExecutor:
         """How many chunks were loaded; the index of the next one."""
 
     @property
-    def used_up(self) -> bool:
+    def wants_chunk(self) -> bool:
         """Whether a new chunk is needed before the next action."""
         return self._position >= len(self._actions)
 
@@ -35,6 +35,6 @@ class ChunkExecutor:
 
     def next_action(self) -> Float[np.ndarray, "action_dim"]:
         """The action to run now."""
-        assert not self.used_up, "load a chunk first"
+        assert not self.wants_chunk, "load a chunk first"
         self._position += 1
         return self._actions[self._position - 1]

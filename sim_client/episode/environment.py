@@ -10,12 +10,13 @@ from jaxtyping import Float, Float32
 
 from sim_client.simulator import SimulationSettings, SimulatorObservation, StepResult
 
-__all__ = ["Environment", "open_environment"]
+__all__ = ["Environment", "Robot", "open_environment"]
 
 
-class Environment(Protocol):
-    """A robot and its task; `sim_client.simulator.Simulator` is the one on ManiSkill."""
+class Robot(Protocol):
+    """What an episode knows of the environment that it runs in, be it alone there or one of many."""
 
+    settings: SimulationSettings
     cameras: tuple[str, ...]
     """Names of the cameras that can be rendered."""
     action_low: Float32[np.ndarray, "action_dim"]
@@ -23,6 +24,10 @@ class Environment(Protocol):
     action_high: Float32[np.ndarray, "action_dim"]
     state_sources: Mapping[str, int]
     """Width of every entry of `SimulatorObservation.state`."""
+
+
+class Environment(Robot, Protocol):
+    """A robot and its task; `sim_client.simulator.Simulator` is the one on ManiSkill."""
 
     def reset(self, seed: int) -> None:
         """Start the episode that `seed` determines."""

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32
 
 from policy_protocol import ActionChunk, PolicySpec
 from sim_client.episode.drift import DriftMeter
-from sim_client.episode.environment import Environment
+from sim_client.episode.environment import Robot
 from sim_client.episode.record import EpisodeRecord, Outcome, Provenance, WallTime
 from sim_client.simulator import StepResult
 
@@ -30,12 +30,12 @@ class EpisodeTally:
 
     Args:
         spec: the policy's.
-        environment: for the controller's bounds.
+        robot: for the controller's bounds.
     """
 
-    def __init__(self, spec: PolicySpec, environment: Environment) -> None:
+    def __init__(self, spec: PolicySpec, robot: Robot) -> None:
         self.drift = DriftMeter(spec)
-        self._low, self._high = environment.action_low, environment.action_high
+        self._low, self._high = robot.action_low, robot.action_high
         self._seconds = {"simulate": 0.0, "render": 0.0, "wait": 0.0}
         self._started = time.perf_counter()
         self._actions = hashlib.blake2b(digest_size=8)
@@ -51,7 +51,11 @@ class EpisodeTally:
         """Book the time of a block under `simulate`, `render` or `wait`."""
         started = time.perf_counter()
         yield
-        self._seconds[kind] += time.perf_counter() - started
+        self.spent(kind, time.perf_counter() - started)
+
+    def spent(self, kind: str, seconds: float) -> None:
+        """Book seconds under `simulate`, `render` or `wait`."""
+        self._seconds[kind] += seconds
 
     @property
     def steps(self) -> int:
@@ -93,8 +97,10 @@ class EpisodeTally:
         )
         return self._last.truncated or self._last.stages.get(_FAILED, False) or settled
 
-    def record(self, index: int, seed: int, env_id: str, provenance: Provenance) -> EpisodeRecord:
-        """The finished episode."""
+    def record(
+        self, index: int, seed: int, env_id: str, provenance: Provenance, total_s: float | None = None
+    ) -> EpisodeRecord:
+        """The finished episode; `total_s` is its wall time, by default all that passed since the tally was made."""
         assert self._last is not None, "an episode has at least one step"
         return EpisodeRecord(
             index=index,
@@ -107,7 +113,7 @@ class EpisodeTally:
             provenance=provenance,
             first_success=self._first_success,
             chunks=len(self._timings),
-            wall=self._wall(),
+            wall=self._wall(time.perf_counter() - self._started if total_s is None else total_s),
             stages=dict(self._stages),
             clipped_share=round(self._clipped / (self.steps * self._low.size), 4),
             state_outside_share=self.drift.state_outside_share,
@@ -124,9 +130,9 @@ class EpisodeTally:
             return "success"
         return "failure" if self._last.stages.get(_FAILED, False) else "timeout"
 
-    def _wall(self) -> WallTime:
+    def _wall(self, total_s: float) -> WallTime:
         seconds = {f"{kind}_s": round(value, 3) for kind, value in self._seconds.items()}
-        return WallTime(**seconds, total_s=round(time.perf_counter() - self._started, 3))
+        return WallTime(**seconds, total_s=round(total_s, 3))
 
     def _milliseconds(self, name: str) -> tuple[float, ...]:
         return tuple(round(float(timing[name]), 2) for timing in self._timings if name in timing)

@@ -1,0 +1,24 @@
+"""What all episodes of a run have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policy_protocol import PolicySpec
+from sim_client.episode.record import Provenance
+
+__all__ = ["EpisodeRules"]
+
+
+@dataclass(frozen=True)
+class EpisodeRules:
+    """How every episode is asked, run and ended."""
+
+    spec: PolicySpec
+    env_id: str
+    prompt: str
+    execution_horizon: int
+    """Actions of a chunk that are run before the next chunk is asked for."""
+    settle_steps: int | None
+    """Steps run after the first success; None runs on to the limit."""
+    provenance: Provenance

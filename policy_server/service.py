@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from policy_protocol.errors import ChunkwireError, Draining, InternalError, Overloaded
+from policy_protocol.errors import ChunkwireError, Draining, InternalError
 from policy_protocol.messages import ActionChunk
 from policy_protocol.spec import PolicySpec
+from policy_server.admission import Admission
 from policy_server.engine.batcher import Batcher
 from policy_server.log import log
 from policy_server.metrics import Metrics
@@ -45,7 +46,8 @@ class PolicyService:
         self._options = options
         self._open = asyncio.Event()
         self._in_flight: set[asyncio.Future[object]] = set()
-        self._rows = 0
+        self.admission = Admission(options.max_waiting, metrics.seconds_for)
+        """Who is connected, and how many rows of theirs are unanswered."""
         self._last_request = time.monotonic()
         self._ending = asyncio.Event()
 
@@ -67,7 +69,7 @@ class PolicyService:
     @property
     def idle_s(self) -> float:
         """Seconds for which nobody has asked anything; 0 while a request is in flight."""
-        return 0.0 if self._rows else time.monotonic() - self._last_request
+        return 0.0 if self.admission.rows else time.monotonic() - self._last_request
 
     def set_ready(self) -> None:
         """Every shape is compiled: greet who waits and answer."""
@@ -126,27 +128,13 @@ class PolicyService:
             ChunkwireError: what the client is told; a failure of ours is logged and becomes `InternalError`.
         """
         count = len(question.observations)
-        with _ending(record):
-            self._make_room(count)
+        with _ending(record), self.admission.holding(record.client, count):  # a flood must not reach the transforms
             try:
                 chunk = await self._infer(question, record)
             finally:
-                self._rows -= count
                 self._last_request = time.monotonic()
         record.answered(chunk.timing)
         return chunk
-
-    def _make_room(self, count: int) -> None:
-        """Counted before the transforms: a flood must not pile up in front of them."""
-        if self._rows + count > self._options.max_waiting:
-            seconds = self.metrics.seconds_for(self._rows)
-            pause = 1000 if seconds is None else min(max(round(500 * seconds), 10), 60_000)  # when half are answered
-            raise Overloaded(
-                f"{self._rows} rows are waiting already and this server takes {self._options.max_waiting} "
-                f"(--max-waiting). Ask again in {pause} ms.",
-                retry_after_ms=pause,
-            )
-        self._rows += count
 
     async def _infer(self, question: Question, record: RequestRecord) -> ActionChunk:
         rows = await self._preparation.rows(question)

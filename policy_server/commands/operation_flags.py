@@ -17,7 +17,12 @@ TlsKey: TypeAlias = Annotated[Path | None, typer.Option(help="Its private key (P
 MaxMessageBytes: TypeAlias = Annotated[int, typer.Option(min=1024, help="Largest request in bytes.")]
 MaxConnections: TypeAlias = Annotated[int, typer.Option(min=1, help="Clients that may be connected at once.")]
 MaxWaiting: TypeAlias = Annotated[
-    int, typer.Option(min=1, help="Rows that may be unanswered over all clients; more are answered 'overloaded'.")
+    int,
+    typer.Option(
+        min=1,
+        help="Rows that may be unanswered over all clients; more are answered 'overloaded'. One client may have half "
+        "of them while others are connected, or one request of any size.",
+    ),
 ]
 MaxBatch: TypeAlias = Annotated[int, typer.Option(min=1, help="Most rows in one request.")]
 MaxUnanswered: TypeAlias = Annotated[

@@ -67,10 +67,12 @@ class PolicyCalls:
     async def _reply(self, data: bytes, client: str, remaining_s: float | None) -> pb.InferResponse:
         service, session = self._service, Session(self._service.spec, self._options.max_batch)
         record = service.record(TRANSPORT, client, len(data))
-        question = await service.admit(record, lambda: read_question(service, session, data, remaining_s))
-        del data
-        return reply_to_proto(session.reply(question, await service.answer(question, record)))
+        with service.admission.calling(client):
+            question = await service.admit(record, lambda: read_question(service, session, data, remaining_s))
+            del data
+            return reply_to_proto(session.reply(question, await service.answer(question, record)))
 
     async def _infer_stream(self, _: object, context: grpc.aio.ServicerContext) -> None:
-        with self._service.metrics.connection(TRANSPORT):
-            await InferStream(context, self._service, self._options, self._closing).run()
+        service = self._service
+        with service.metrics.connection(TRANSPORT), service.admission.connected(peer_of(context)):
+            await InferStream(context, service, self._options, self._closing).run()

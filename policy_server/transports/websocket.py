@@ -90,7 +90,7 @@ class WebSocketTransport:
         return text_page(http.HTTPStatus.SERVICE_UNAVAILABLE, text, {"Retry-After": "1"})
 
     async def _connection(self, connection: ServerConnection) -> None:
-        with self._service.metrics.connection(_NAME):
+        with self._service.metrics.connection(_NAME), self._service.admission.connected(_address(connection)):
             await self._service.wait_open()
             if self._service.draining:
                 return

@@ -71,6 +71,14 @@ class Compliance:
             assert chunk.actions.shape == (3, 20, 7)
             assert np.abs(chunk.actions[0] - chunk.actions[1]).max() > 1e-3  # rows do not share their noise
 
+    def test_a_row_with_a_seed_of_its_own_is_answered_as_if_it_were_alone(self, line, observation):
+        seeds = (7, 7, 9)
+        rows = {key: np.stack([value] * 3) for key, value in observation.items() if key != "prompt"}
+        batch = line.ask(InferRequest(1, {**rows, "prompt": "x"}, noise_seed=seeds, batch=3)).chunk.actions
+        for row, seed in enumerate(seeds):
+            alone = line.ask(InferRequest(2, {**observation, "prompt": "x"}, noise_seed=seed)).chunk.actions
+            np.testing.assert_allclose(batch[row], alone, atol=1e-5)
+
     def test_a_key_may_be_a_path_into_nested_maps(self, line, observation):
         nested = {"observation": {key.partition("/")[2]: value for key, value in observation.items() if "/" in key}}
         flat, deep = (
@@ -176,15 +184,15 @@ class Compliance:
 
     def test_a_full_server_says_at_once_when_to_ask_again(self, dial, start, observation):
         policy = GatedPolicy(LIBERO)
-        line = dial(start(policy, max_waiting=2, max_batch=2))
-        asked = line.begin_all([InferRequest(0, observation), InferRequest(1, observation)])
+        line = dial(start(policy, max_waiting=4, max_batch=4))
+        crowds = [line.begin_all([InferRequest(i, observation) for i in ids]) for ids in ((0, 1), (2, 3))]
         assert policy.entered.wait(10)
-        wait_until(lambda: line.server.unanswered == 2)
-        error = line.ask(InferRequest(2, observation)).error
+        wait_until(lambda: line.server.unanswered == 4)
+        error = line.ask(InferRequest(9, observation)).error
         assert error.code == "overloaded"
         assert error.retry_after_ms > 0
         policy.gate.set()
-        assert {reply.id for reply in asked() if reply.chunk} == {0, 1}
+        assert {reply.id for asked in crowds for reply in asked() if reply.chunk} == {0, 1, 2, 3}
 
     def test_a_draining_server_finishes_what_it_took_and_takes_nothing_new(self, dial, start, observation):
         policy = GatedPolicy(LIBERO)

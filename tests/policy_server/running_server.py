@@ -61,7 +61,7 @@ class RunningServer:
     @property
     def unanswered(self):
         """Rows that are taken and not answered."""
-        return self.service._rows
+        return self.service.admission.rows
 
     def run(self, coroutine, timeout=30):
         """The result of a coroutine in the server's loop."""

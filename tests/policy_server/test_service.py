@@ -21,7 +21,7 @@ from .talking import ask, dial, eventually, receive, rehearsed, samples, send
 
 @pytest.fixture(scope="module")
 def server(rehearse):
-    limits = ["--max-waiting", 8, "--max-batch", 4, "--max-connections", 3, "--max-message-bytes", 200_000]
+    limits = ["--max-waiting", 12, "--max-batch", 4, "--max-connections", 3, "--max-message-bytes", 200_000]
     with rehearse("--batch-sizes", "1,4", *limits, "--max-unanswered", 6) as process:
         yield process.wait_ready()
 
@@ -36,23 +36,45 @@ def occupied(server, connection, seconds):
 
 
 def test_a_full_server_answers_overloaded_at_once_and_says_when_to_ask_again(server):
-    with dial(server) as one, dial(server) as other:
+    with dial(server) as one, dial(server) as other, dial(server) as third:
         occupied(server, one, seconds=1.5)
-        for number in range(1, 4):
-            send(one, rehearsed(number, batch=2))
+        for connection, batches in ((one, (2, 3)), (other, (4, 2))):
+            for number, batch in enumerate(batches, 1):
+                send(connection, rehearsed(number, batch=batch))
         time.sleep(0.2)
         begun = time.perf_counter()
-        error = ask(other, rehearsed(9, batch=2)).error
+        error = ask(third, rehearsed(9)).error
         assert time.perf_counter() - begun < 0.7  # the device is still busy
         assert error.code == "overloaded"
         assert 10 <= error.retry_after_ms <= 60_000
         assert error.message == (
-            "7 rows are waiting already and this server takes 8 (--max-waiting). "
+            "12 rows are waiting already and this server takes 12 (--max-waiting). "
             f"Ask again in {error.retry_after_ms} ms."
         )
-        assert ask(other, rehearsed(10)).chunk is not None  # one row does fit
-        assert {receive(one).id for _ in range(4)} == {0, 1, 2, 3}
-        assert ask(other, rehearsed(11, batch=2)).chunk is not None
+        assert all(receive(one).chunk is not None for _ in range(3))
+        assert all(receive(other).chunk is not None for _ in range(2))
+        assert ask(third, rehearsed(11, batch=2)).chunk is not None
+
+
+def test_while_others_are_connected_one_client_may_have_half_of_the_rows(server):
+    with dial(server) as greedy:
+        with dial(server) as other:
+            occupied(server, greedy, seconds=1.5)
+            for number in (1, 2):
+                send(greedy, rehearsed(number, batch=2))
+            error = ask(greedy, rehearsed(3, batch=2)).error
+            assert error.code == "overloaded"
+            assert error.message == (
+                "5 rows of this client are waiting already. Others are connected too, so it may have 6: half of what "
+                f"this server takes (--max-waiting 12). Ask again in {error.retry_after_ms} ms."
+            )
+            assert ask(other, rehearsed(4, batch=4)).chunk is not None
+            assert all(receive(greedy).chunk is not None for _ in range(3))
+        eventually(lambda: samples(server)[("connections", "websocket")] == 1)
+        occupied(server, greedy, seconds=0.5)
+        for number in (1, 2, 3):
+            send(greedy, rehearsed(number, batch=3))
+        assert all(receive(greedy).chunk is not None for _ in range(4))  # alone it may have them all
 
 
 def test_a_request_of_too_many_rows_is_refused_and_the_connection_survives(server):
@@ -92,8 +114,10 @@ def test_no_more_is_read_from_a_client_with_too_many_unanswered_requests(server)
         for number in range(1, 8):
             send(one, rehearsed(number))
         time.sleep(0.3)
-        assert ask(other, rehearsed(20, batch=2)).chunk is not None  # 6 of the 8 rows that the server takes are one's
-        assert {receive(one).id for _ in range(8)} == set(range(8))
+        assert ask(other, rehearsed(20, batch=2)).chunk is not None  # 6 of the 12 rows that the server takes are one's
+        replies = [receive(one) for _ in range(8)]
+    assert {reply.id for reply in replies} == set(range(8))
+    assert all(reply.chunk is not None for reply in replies)
 
 
 def test_a_deadline_counts_from_arrival_and_defaults_to_the_servers(rehearse):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Bool, Float64, UInt8
 
 from policy_protocol import Observation, PolicySpec
 from sim_client.episode.record import CameraStatistics
@@ -20,14 +20,14 @@ class DriftMeter:
 
     def __init__(self, spec: PolicySpec) -> None:
         self._state = spec.observation.state
-        self._outside: list[float] = []
+        self._outside: list[Bool[np.ndarray, "state_dim"]] = []
         self._colours = {camera.key: _ColourSums() for camera in spec.observation.cameras}
 
     def see(self, observation: Observation) -> None:
         """Count one observation that is sent to the policy."""
         if self._state.q01 and self._state.q99:
             state = observation[self._state.key]
-            self._outside.append(float(np.mean((state < self._state.q01) | (state > self._state.q99))))
+            self._outside.append((state < self._state.q01) | (state > self._state.q99))
         for key, sums in self._colours.items():
             if key in observation:
                 sums.add(observation[key])
@@ -36,6 +36,11 @@ class DriftMeter:
     def state_outside_share(self) -> float | None:
         """Share of state numbers outside the training q01 to q99 (2% is expected); None when those are unknown."""
         return float(np.mean(self._outside)) if self._outside else None
+
+    @property
+    def state_outside_by_dimension(self) -> tuple[float, ...]:
+        """The same share for each number of the state, as the spec orders them; empty when unknown."""
+        return tuple(np.mean(self._outside, axis=0).round(4).tolist()) if self._outside else ()
 
     @property
     def cameras(self) -> dict[str, CameraStatistics]:

@@ -12,21 +12,27 @@ next_action() ──► the simulator's step ──► stepped(its result) ─�
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32
 
 from policy_protocol import ActionChunk, EpisodeMoment, Observation, noise_seed
+from sim_client.episode.chunk_use import MEASURED
 from sim_client.episode.chunks import ChunkExecutor
 from sim_client.episode.environment import Robot
+from sim_client.episode.hold import hold_action
 from sim_client.episode.observation import build_observation, rendered_cameras
 from sim_client.episode.record import EpisodeRecord
 from sim_client.episode.rules import EpisodeRules
 from sim_client.episode.tally import EpisodeTally
+from sim_client.errors import InvalidOption
 from sim_client.simulator import SimulatorObservation, StepResult
 
 __all__ = ["Episode", "Question"]
+
+_ROUND_TRIP = "round_trip_ms"
+"""What `PolicyClient` adds to a reply's timing."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,9 @@ class Episode:
         self.rules, self.index, self.seed = rules, index, seed
         self.cameras = rendered_cameras(rules.spec, robot.cameras)
         self._tally = EpisodeTally(rules.spec, robot)
-        self._chunks = ChunkExecutor(rules.execution_horizon)
+        self._chunks = ChunkExecutor(rules.chunks)
+        self._settings = robot.settings
+        self._last: Float32[np.ndarray, "action_dim"] | None = None
 
     @property
     def steps(self) -> int:
@@ -91,23 +99,30 @@ class Episode:
 
     def answered(self, chunk: ActionChunk) -> None:
         """Take the answer to the question that was asked last."""
-        self._tally.answered(chunk)
-        self._chunks.load(chunk.actions)
+        delay = self._delay(chunk)
+        self._tally.answered(chunk, delay)
+        self._chunks.load(chunk.actions, delay or 0)
 
     def next_action(self) -> Float32[np.ndarray, "action_dim"]:
         """The action to step the simulator with now, clipped to the controller's bounds. Once for each step."""
-        return self._tally.clip(self._chunks.next_action())
+        action = self._chunks.next_action()
+        if action is None:
+            assert self._last is not None, "the first chunk is not waited for"
+            self._tally.held_still()
+            action = hold_action(self._settings.control_mode, self.rules.spec.action.names, self._last)
+        self._last = self._tally.clip(action)
+        return self._last
 
     def stepped(self, result: StepResult) -> None:
         """Take what the task said after the action."""
         self._tally.stepped(result)
 
     def spending(self, kind: str) -> AbstractContextManager[None]:
-        """Book the wall time of a block under `simulate`, `render` or `wait`."""
+        """Book the wall time of a block under `simulate`, `render`, `wait` or `film`."""
         return self._tally.spending(kind)
 
     def spent(self, kind: str, seconds: float) -> None:
-        """Book seconds under `simulate`, `render` or `wait`: this episode's share of what was done for several."""
+        """Book seconds as `spending` does: this episode's share of what was done for several."""
         self._tally.spent(kind, seconds)
 
     def record(self, total_s: float | None = None) -> EpisodeRecord:
@@ -116,4 +131,18 @@ class Episode:
         Args:
             total_s: wall time to report; by default all that passed since the episode was made.
         """
-        return self._tally.record(self.index, self.seed, self.rules.env_id, self.rules.provenance, total_s)
+        record = self._tally.record(self.index, self.seed, self.rules.env_id, self.rules.provenance, total_s)
+        return replace(record, chunk_use=self.rules.chunks)
+
+    def _delay(self, chunk: ActionChunk) -> int | None:
+        """Control steps until this reply is there; None on a robot whose clock stands still meanwhile."""
+        use = self.rules.chunks
+        if not use.has_clock:
+            return None
+        if use.measured_latency and _ROUND_TRIP not in chunk.timing:
+            raise InvalidOption(
+                f"--latency-ms {MEASURED} needs a policy whose replies tell their {_ROUND_TRIP!r}, as those of "
+                "PolicyClient do. Pass a number of milliseconds.",
+                field="--latency-ms",
+            )
+        return use.delay_steps(chunk.timing.get(_ROUND_TRIP, 0.0), self._settings.control_freq)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from policy_protocol.json_tree import to_json
+from sim_client.episode.chunk_use import ChunkUse
 
 __all__ = ["CameraStatistics", "EpisodeRecord", "Outcome", "Provenance", "WallTime"]
 
@@ -34,6 +35,8 @@ class WallTime:
     """Rendering the observations that were sent."""
     wait_s: float = 0.0
     """Waiting for the policy, the network included."""
+    film_s: float = 0.0
+    """Rendering and encoding the video."""
     total_s: float = 0.0
 
 
@@ -79,11 +82,20 @@ class EpisodeRecord:
     """Share of action numbers that lay outside the controller's bounds."""
     state_outside_share: float | None = None
     """Share of state numbers outside the training q01 to q99."""
+    state_outside_by_dimension: tuple[float, ...] = ()
+    """The same for each number of the state, in the spec's order."""
     cameras: Mapping[str, CameraStatistics] = field(default_factory=dict)
     round_trip_ms: tuple[float, ...] = ()
     """Client-measured time of each request."""
     infer_ms: tuple[float, ...] = ()
     """Device time of each request, as the server reports it."""
+    chunk_use: ChunkUse | None = None
+    """How chunks were turned into actions; None in records of before there was a choice: receding horizon."""
+    delay_steps: tuple[int, ...] = ()
+    """Control steps that passed on the robot's clock until each reply was there; empty where its clock stood still.
+    The first reply is not waited for, for nothing has begun."""
+    held_steps: int = 0
+    """Steps, of `steps`, at which the robot held still because the next chunk was not there yet."""
     action_hash: str = ""
     """Of the executed actions: two runs with the same hash did the same."""
     attempts: int = 1

@@ -36,25 +36,27 @@ class EpisodeTally:
     def __init__(self, spec: PolicySpec, robot: Robot) -> None:
         self.drift = DriftMeter(spec)
         self._low, self._high = robot.action_low, robot.action_high
-        self._seconds = {"simulate": 0.0, "render": 0.0, "wait": 0.0}
+        self._seconds = {"simulate": 0.0, "render": 0.0, "wait": 0.0, "film": 0.0}
         self._started = time.perf_counter()
         self._actions = hashlib.blake2b(digest_size=8)
         self._clipped = 0
         self._stages: dict[str, int | None] = {}
         self._not_from_the_start: set[str] = set()
         self._timings: list[Mapping[str, float]] = []
+        self._delays: list[int] = []
+        self._held = 0
         self._last: StepResult | None = None
         self._first_success: int | None = None
 
     @contextmanager
     def spending(self, kind: str) -> Iterator[None]:
-        """Book the time of a block under `simulate`, `render` or `wait`."""
+        """Book the time of a block under `simulate`, `render`, `wait` or `film`."""
         started = time.perf_counter()
         yield
         self.spent(kind, time.perf_counter() - started)
 
     def spent(self, kind: str, seconds: float) -> None:
-        """Book seconds under `simulate`, `render` or `wait`."""
+        """Book seconds under `simulate`, `render`, `wait` or `film`."""
         self._seconds[kind] += seconds
 
     @property
@@ -62,9 +64,15 @@ class EpisodeTally:
         """Actions executed so far."""
         return 0 if self._last is None else self._last.elapsed_steps
 
-    def answered(self, chunk: ActionChunk) -> None:
-        """Note a reply's timing."""
+    def answered(self, chunk: ActionChunk, delay: int | None = None) -> None:
+        """Note a reply's timing, and the control steps that it took if the robot's clock ran."""
         self._timings.append(chunk.timing)
+        if delay is not None:
+            self._delays.append(delay)
+
+    def held_still(self) -> None:
+        """Note that the next action only waits."""
+        self._held += 1
 
     def clip(self, action: Float[np.ndarray, "action_dim"]) -> Float32[np.ndarray, "action_dim"]:
         """The action as the controller takes it; counts what had to be cut off."""
@@ -117,9 +125,12 @@ class EpisodeTally:
             stages=dict(self._stages),
             clipped_share=round(self._clipped / (self.steps * self._low.size), 4),
             state_outside_share=self.drift.state_outside_share,
+            state_outside_by_dimension=self.drift.state_outside_by_dimension,
             cameras=self.drift.cameras,
             round_trip_ms=self._milliseconds("round_trip_ms"),
             infer_ms=self._milliseconds("infer_ms"),
+            held_steps=self._held,
+            delay_steps=tuple(self._delays),
             action_hash=self._actions.hexdigest(),
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )

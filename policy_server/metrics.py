@@ -63,10 +63,11 @@ class Metrics:
             self._checkpoint.labels(served.experiment, served.run, str(served.step)).set(1)
         return generate_latest(self._registry)
 
-    def request(self, transport: str, code: str, seconds: float) -> None:
-        """One request is over: `code` is `ok`, an error's, or `cancelled`."""
+    def request(self, transport: str, code: str, seconds: float | None) -> None:
+        """One request is over: `code` is `ok`, an error's, or `cancelled`; without `seconds` it was not for actions."""
         self._requests.labels(transport, code).inc()
-        self._latency.labels(transport).observe(seconds)
+        if seconds is not None:
+            self._latency.labels(transport).observe(seconds)
 
     def queued(self, seconds: float) -> None:
         """One row waited so long for a device."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
+import logging
 import os
 import signal
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
-from policy_protocol.errors import ChunkwireError, Draining
+from policy_protocol.errors import ChunkwireError
 from policy_server.engine.batcher import Batcher
 from policy_server.engine.compile_counter import CompileCounter
 from policy_server.log import log
+from policy_server.long_work import is_left_behind, long_work
 from policy_server.metrics import Metrics
 from policy_server.options import ServerOptions
 from policy_server.policies.served import ServedPolicy
@@ -23,10 +27,10 @@ from policy_server.transports.access import ApiKeys, tls_context
 from policy_server.transports.grpc import GrpcTransport
 from policy_server.transports.websocket import WebSocketTransport
 
-__all__ = ["Background", "CannotListen", "Interrupted", "run_server"]
+if TYPE_CHECKING:
+    from policy_server.follow import Follower
 
-Background: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
-"""Starts what runs beside a server that is ready."""
+__all__ = ["CannotListen", "Interrupted", "run_server"]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -44,26 +48,35 @@ class Interrupted(ChunkwireError):
     exit_code = 130
 
 
-def run_server(policy: ServedPolicy, options: ServerOptions, background: Background | None = None) -> None:
+class _StoppedEarly(Exception):
+    """A signal came before the server was ready."""
+
+
+def run_server(policy: ServedPolicy, options: ServerOptions, follower: Follower | None = None) -> None:
     """Serve until SIGTERM, SIGINT or the idle timeout, then drain. A second signal ends the process at once.
 
     Args:
-        background: started once the server is ready, cancelled when it drains.
+        follower: puts other steps into the policy, from when the server is ready until it drains.
 
     Raises:
         CannotListen: the port is taken or the address is not this machine's.
         AccessInvalid: the key file or the certificate cannot be used.
         Interrupted: after draining, when the signal was Ctrl-C.
     """
-    asyncio.run(_run(policy, options, background))
+    try:
+        asyncio.run(_run(policy, options, follower))
+    except Interrupted as interrupted:
+        _leave_behind(interrupted.exit_code)
+        raise
+    _leave_behind(0)
 
 
-async def _run(policy: ServedPolicy, options: ServerOptions, background: Background | None) -> None:
+async def _run(policy: ServedPolicy, options: ServerOptions, follower: Follower | None) -> None:
     started, stop = time.monotonic(), _Stop()
     metrics = _metrics(policy)
     batcher = Batcher(policy, options.batch_sizes, options.max_waiting, metrics)
     metrics.watch_waiting(lambda: batcher.waiting)
-    service = PolicyService(policy, batcher, metrics, options)
+    service = PolicyService(policy, batcher, metrics, options, follower)
     keys = ApiKeys(options.api_key_file) if options.api_key_file else None
     tls = tls_context(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
     transport = WebSocketTransport(service, options, keys, tls)
@@ -77,14 +90,14 @@ async def _run(policy: ServedPolicy, options: ServerOptions, background: Backgro
         log.warning("bound to %s without a key: anyone who reaches this port can use the policy", options.host)
     log.info("compiling; %s://%s/healthz answers already", "https" if tls else "http", address)
     try:
-        await asyncio.to_thread(batcher.compile, lambda done, total, shape: _progress(stop, done, total, shape))
+        await _compile(batcher, stop)
         batcher.start()
         service.set_ready()
         log.info("ready on %s after %.1f s", " and ".join(urls), time.monotonic() - started)
-        async with _beside(background):
+        async with _following(follower):
             await _until_stopped(stop, service, options.idle_timeout_s)
         log.info("draining: finishing what is in flight")
-    except Draining:
+    except _StoppedEarly:
         log.info("stopped while compiling")
     await service.drain()
     await transport.close()
@@ -96,9 +109,9 @@ async def _run(policy: ServedPolicy, options: ServerOptions, background: Backgro
 
 
 @contextlib.asynccontextmanager
-async def _beside(background: Background | None) -> AsyncIterator[None]:
-    """Runs the background while the block does."""
-    task = None if background is None else asyncio.create_task(background())
+async def _following(follower: Follower | None) -> AsyncIterator[None]:
+    """The run is followed while the block runs."""
+    task = None if follower is None else asyncio.create_task(follower.follow())
     try:
         yield
     finally:
@@ -127,11 +140,34 @@ async def _listen(transport: WebSocketTransport | GrpcTransport, host: str, port
         raise CannotListen(advice) from None
 
 
+async def _compile(batcher: Batcher, stop: _Stop) -> None:
+    """Every shape, unless a signal comes first: then no other shape is begun. Raises `_StoppedEarly` at once."""
+    compiling = asyncio.create_task(long_work(lambda: batcher.compile(functools.partial(_progress, stop))))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({compiling, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            raise _StoppedEarly()
+        compiling.result()
+    finally:
+        compiling.cancel()
+        stopped.cancel()
+
+
 def _progress(stop: _Stop, done: int, total: int, shape: str) -> None:
     if stop.is_set():
-        raise Draining("The server was told to stop while it compiled.")
+        raise _StoppedEarly()
     if done < total:
         log.info("compiling shape %d of %d: %s", done + 1, total, shape)
+
+
+def _leave_behind(status: int) -> None:
+    """End the process here when a thread still loads or compiles; it may take minutes more."""
+    if is_left_behind():
+        log.info("ended without waiting for what was loading or compiling")
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(status)
 
 
 async def _until_stopped(stop: _Stop, service: PolicyService, idle_timeout_s: float) -> None:

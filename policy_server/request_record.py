@@ -53,6 +53,10 @@ class RequestRecord:
         """Its actions are there."""
         self._close(OK, logging.DEBUG, timing)
 
+    def told(self) -> None:
+        """It asked for no actions, and is answered."""
+        self._close(OK, logging.DEBUG, {}, acted=False)
+
     def refused(self, error: ChunkwireError) -> None:
         """It gets this error for an answer."""
         level = logging.WARNING if isinstance(error, InternalError) else logging.INFO
@@ -62,9 +66,11 @@ class RequestRecord:
         """Its client went away before the answer."""
         self._close(CANCELLED, logging.DEBUG, {})
 
-    def _close(self, code: str, level: int, timing: Mapping[str, float], reason: str | None = None) -> None:
+    def _close(
+        self, code: str, level: int, timing: Mapping[str, float], reason: str | None = None, acted: bool = True
+    ) -> None:
         seconds = time.perf_counter() - self._received
-        self._metrics.request(self._transport, code, seconds)
+        self._metrics.request(self._transport, code, seconds if acted else None)
         if log.isEnabledFor(level):
             log.log(level, "request", extra={"facts": self._facts(code, timing, seconds, reason)})
 

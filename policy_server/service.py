@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from policy_protocol.errors import ChunkwireError, Draining, InternalError
+from policy_protocol.errors import ChunkwireError, Draining, InternalError, StepNotServed
 from policy_protocol.messages import ActionChunk
 from policy_protocol.spec import PolicySpec
+from policy_protocol.steps import STEPS_FEATURE, StepsReply, StepsRequest
 from policy_server.admission import Admission
 from policy_server.engine.batcher import Batcher
 from policy_server.log import log
@@ -26,9 +27,24 @@ from policy_server.session import Question
 __all__ = ["PolicyService"]
 
 T = TypeVar("T")
+Asked = TypeVar("Asked", bound=Question | StepsRequest)
 
 _LARGE_BYTES = 1 << 20
 """Requests above this are read on a thread: copying 60 MB of images takes 50 ms, in which `/healthz` must answer."""
+
+
+class StepSource(Protocol):
+    """The run whose steps can be served."""
+
+    on_request: bool
+
+    async def steps(self) -> tuple[int, ...]:
+        """Numbers of the complete steps, ascending."""
+        ...
+
+    async def load(self, step: int) -> PolicySpec:
+        """Serve a step; returns its spec. Raises `StepNotServed`."""
+        ...
 
 
 class PolicyService:
@@ -38,12 +54,20 @@ class PolicyService:
     logged there. All of it, from reading to sending, is one `begin`, so that draining loses nothing that has arrived.
     """
 
-    def __init__(self, policy: ServedPolicy, batcher: Batcher, metrics: Metrics, options: ServerOptions) -> None:
+    def __init__(
+        self,
+        policy: ServedPolicy,
+        batcher: Batcher,
+        metrics: Metrics,
+        options: ServerOptions,
+        source: StepSource | None = None,
+    ) -> None:
         self._policy = policy
         self._preparation = Preparation(policy)
         self._batcher = batcher
         self.metrics = metrics
         self._options = options
+        self._source = source
         self._open = asyncio.Event()
         self._in_flight: set[asyncio.Future[object]] = set()
         self.admission = Admission(options.max_waiting, metrics.seconds_for)
@@ -62,6 +86,11 @@ class PolicyService:
         return self._policy.spec
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """What clients may ask for beside actions, as the greeting names it."""
+        return (STEPS_FEATURE,) if self._source is not None and self._source.on_request else ()
+
+    @property
     def ready(self) -> bool:
         """Whether every shape is compiled and requests are taken."""
         return self._open.is_set() and not self.draining
@@ -69,7 +98,7 @@ class PolicyService:
     @property
     def idle_s(self) -> float:
         """Seconds for which nobody has asked anything; 0 while a request is in flight."""
-        return 0.0 if self.admission.rows else time.monotonic() - self._last_request
+        return 0.0 if self._in_flight else time.monotonic() - self._last_request
 
     def set_ready(self) -> None:
         """Every shape is compiled: greet who waits and answer."""
@@ -95,8 +124,12 @@ class PolicyService:
         """Run one request, its reading and sending included, as something that draining waits for."""
         task = asyncio.ensure_future(answering)
         self._in_flight.add(task)
-        task.add_done_callback(self._in_flight.discard)
+        task.add_done_callback(self._finished)
         return task
+
+    def _finished(self, task: asyncio.Future[object]) -> None:
+        self._in_flight.discard(task)
+        self._last_request = time.monotonic()
 
     def record(self, transport: str, client: str, size: int) -> RequestRecord:
         """A request of `size` bytes has arrived."""
@@ -104,20 +137,22 @@ class PolicyService:
         self._last_request = time.monotonic()
         return RequestRecord(self.metrics, transport, client, size)
 
-    async def admit(self, record: RequestRecord, read: Callable[[], Question]) -> Question:
+    async def admit(self, record: RequestRecord, read: Callable[[], Asked]) -> Asked:
         """Read a request, a large one on a thread, unless the server takes no new ones.
 
         Raises:
             ChunkwireError: what the client is told; `Draining`, or what `read` found wrong.
         """
         with _ending(record):
-            if self.draining:
-                raise Draining("The server is shutting down and takes no new requests.")
-            question = await self.aside(record, read)
-        record.understood(question)
-        return question
+            late = self.draining
+            asked = await self._aside(record, read)
+            if late:
+                raise _draining(asked)
+        if isinstance(asked, Question):
+            record.understood(asked)
+        return asked
 
-    async def aside(self, record: RequestRecord, work: Callable[[], T]) -> T:
+    async def _aside(self, record: RequestRecord, work: Callable[[], T]) -> T:
         """Do what takes as long as the request is large: at once, or on a thread."""
         return await asyncio.to_thread(work) if record.size > _LARGE_BYTES else work()
 
@@ -129,12 +164,36 @@ class PolicyService:
         """
         count = len(question.observations)
         with _ending(record), self.admission.holding(record.client, count):  # a flood must not reach the transforms
-            try:
-                chunk = await self._infer(question, record)
-            finally:
-                self._last_request = time.monotonic()
+            chunk = await self._infer(question, record)
         record.answered(chunk.timing)
         return chunk
+
+    async def steps(self, request: StepsRequest, record: RequestRecord) -> StepsReply:
+        """The steps that there are, after loading one where that is asked. Draining does not wait for it.
+
+        Raises:
+            ChunkwireError: what the client is told; `StepNotServed` where the step, or any step, cannot be loaded.
+        """
+        with _ending(record):
+            if self._source is None:
+                raise StepNotServed(
+                    "This server serves one checkpoint. Start it with --follow RUN --follow-on-request."
+                )
+            spec = self.spec if request.load is None else await self._unless_draining(self._source.load(request.load))
+            reply = StepsReply(request.id, await self._source.steps(), spec)
+        record.told()
+        return reply
+
+    async def _unless_draining(self, work: Awaitable[T]) -> T:
+        working, ending = asyncio.ensure_future(work), asyncio.ensure_future(self._ending.wait())
+        try:
+            await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise Draining("The server is shutting down and does not wait for the step to load.")
+            return working.result()
+        finally:
+            working.cancel()
+            ending.cancel()
 
     async def _infer(self, question: Question, record: RequestRecord) -> ActionChunk:
         rows = await self._preparation.rows(question)
@@ -164,6 +223,12 @@ class PolicyService:
         options = self._options
         asked = options.default_deadline_s if question.deadline_ms is None else question.deadline_ms / 1e3
         return question.received + min(asked, options.max_deadline_s)
+
+
+def _draining(asked: Question | StepsRequest) -> Draining:
+    error = Draining("The server is shutting down and takes no new requests.")
+    error.request_id = asked.id if isinstance(asked, StepsRequest) else asked.envelope_id
+    return error
 
 
 @contextmanager

@@ -7,7 +7,7 @@ envelope is ours. Replies use the array encoding of their request. Transports on
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from policy_protocol.messages import (
     is_envelope,
 )
 from policy_protocol.spec import PolicySpec
+from policy_protocol.steps import StepsReply, StepsRequest, is_steps_request
 
 __all__ = ["Question", "Session"]
 
@@ -65,22 +66,23 @@ class Session:
     Args:
         spec: the policy that is served.
         max_batch: most rows in one request.
+        features: what the server does beside answering, for the greeting.
     """
 
-    def __init__(self, spec: PolicySpec, max_batch: int = 1024) -> None:
-        self._spec = spec
+    def __init__(self, spec: PolicySpec, max_batch: int = 1024, features: Sequence[str] = ()) -> None:
+        self._spec, self._features = spec, features
         self._max_batch = max_batch
         self._previous_total_ms: float | None = None
 
     def greeting(self) -> bytes:
         """The first frame: metadata that openpi clients read as a map, and the whole spec."""
-        return pack({"protocol": PROTOCOL, "policy_spec": self._spec.to_wire()})
+        return pack({"protocol": PROTOCOL, "policy_spec": self._spec.to_wire(), "features": list(self._features)})
 
-    def understand(self, frame: bytes | str) -> Question:
+    def understand(self, frame: bytes | str) -> Question | StepsRequest:
         """Read one request.
 
         Raises:
-            CodecError: the frame is not a message at all; the connection should close (1007).
+            CodecError: the frame is not a message at all; without a `request_id` the connection should close (1007).
             InvalidObservation: the message is well-formed but wrong; the connection survives.
         """
         if isinstance(frame, str):
@@ -88,10 +90,18 @@ class Session:
         decoded = unpack(frame)
         if not isinstance(decoded.value, Mapping):
             raise CodecError(f"A request is a map of observations, not a {type(decoded.value).__name__}.")
-        message = decoded.value
+        try:
+            return self._read(decoded.value, decoded.encoding)
+        except ChunkwireError as error:
+            error.request_id = _id_of(decoded.value)
+            raise
+
+    def _read(self, message: Mapping[Any, Any], encoding: ArrayEncoding) -> Question | StepsRequest:
+        if is_steps_request(message):
+            return StepsRequest.from_wire(message)
         if not is_envelope(message):
-            return Question((message,), None, False, None, decoded.encoding, None)
-        return self.admit(InferRequest.from_wire(message), decoded.encoding)
+            return Question((message,), None, False, None, encoding, None)
+        return self.admit(InferRequest.from_wire(message), encoding)
 
     def admit(self, request: InferRequest, encoding: ArrayEncoding = ArrayEncoding.OPENPI) -> Question:
         """Take an envelope request, whichever transport decoded it, apart into rows.
@@ -132,22 +142,15 @@ class Session:
         }
         return pack(answer, question.encoding)
 
+    def tell(self, reply: StepsReply) -> bytes:
+        """The reply frame to a question about steps."""
+        return pack(reply.to_wire())
+
     def refuse(self, envelope_id: int | None, error: ChunkwireError) -> bytes | str:
         """The frame that reports an error: an envelope's reply, or the one text frame that openpi clients expect."""
         if envelope_id is None:
             return f"{error.code}: {error.message}"
         return pack(InferReply(envelope_id, error=error).to_wire())
-
-    def envelope_id_of(self, frame: bytes | str) -> int | None:
-        """The id of a request that was refused, if it has one, so that the error can be matched."""
-        try:
-            message = unpack(frame).value if isinstance(frame, bytes) else None
-        except CodecError:
-            return None
-        if isinstance(message, Mapping) and is_envelope(message):
-            identifier = message["id"]
-            return identifier if isinstance(identifier, int) and not isinstance(identifier, bool) else None
-        return None
 
     def _rows(self, request: InferRequest) -> tuple[Observation, ...]:
         assert request.batch is not None
@@ -160,6 +163,14 @@ class Session:
             {key: _row_of(key, value, row, request.batch) for key, value in request.observation.items()}
             for row in range(request.batch)
         )
+
+
+def _id_of(message: Mapping[Any, Any]) -> int | None:
+    """The id of an envelope whose other fields are wrong, so that the error can be matched."""
+    if not is_envelope(message) and not is_steps_request(message):
+        return None
+    identifier = message["id"]
+    return identifier if isinstance(identifier, int) and not isinstance(identifier, bool) else None
 
 
 def _row_of(key: str, value: Any, row: int, batch: int) -> Any:

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from policy_protocol import ActionChunk, EpisodeMoment, InferRequest, Observation, PolicySpec
 from policy_protocol.errors import Draining, Overloaded, ProtocolViolation, ServerUnavailable
+from policy_protocol.spec import CheckpointId
+from policy_protocol.steps import StepsReply
 from sim_client.option_checks import require_seconds
 from sim_client.wire.credentials import Credentials
 from sim_client.wire.exchange import Exchange
@@ -18,6 +20,7 @@ from sim_client.wire.link import Link, LinkLost
 from sim_client.wire.patience import Patience
 from sim_client.wire.server_address import server_urls
 from sim_client.wire.servers import Servers
+from sim_client.wire.steps import ask_steps, require_step
 
 __all__ = ["Policy", "PolicyClient"]
 
@@ -147,6 +150,36 @@ class PolicyClient:
                 self._servers.lost(link, "it is shutting down" if isinstance(error, Draining) else "connection lost")
                 patience.turned_away(error)
 
+    def steps(self) -> tuple[int, ...]:
+        """Steps of the run, ascending, that every server can load now.
+
+        Raises:
+            StepNotServed: a server was not started with `serve --follow RUN --follow-on-request`.
+            ServerUnavailable: one of the servers does not answer.
+        """
+        _, replies = self._ask_steps(None)
+        return tuple(sorted(frozenset.intersection(*(frozenset(reply.steps) for reply in replies))))
+
+    def load_step(self, step: int) -> CheckpointId:
+        """Have every server serve another step of its run, older or newer; returns when all have loaded it.
+
+        From then on `spec` names it and its actions are accepted. Other clients of these servers are answered from it,
+        too. When it fails on one server, others may serve the step already: load one again before asking for actions.
+
+        Raises:
+            StepNotServed: there is no such step (the message lists those that there are), it cannot be used, or a
+                server was not started with `serve --follow RUN --follow-on-request`.
+            SpecMismatch: the step expects or gives something else than the one before.
+            ServerUnavailable: one of the servers does not answer, or loads for longer than `reply_timeout`.
+        """
+        links, replies = self._ask_steps(step)
+        for link, reply in zip(links, replies, strict=True):
+            require_step(link.url, self.spec, reply, step)
+        greeting = self._servers.moved()
+        self.spec, self.metadata = greeting.spec, greeting.metadata
+        self._exchange.expect(self.spec)
+        return self.spec.policy.checkpoint
+
     def close(self) -> None:
         """Close the connections; doing it twice is fine."""
         self._servers.close()
@@ -156,6 +189,20 @@ class PolicyClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _ask_steps(self, load: int | None) -> tuple[Sequence[Link], Sequence[StepsReply]]:
+        """Twice where a connection is found dead: it may have been idle for long, and loading twice is loading once."""
+        for last in (False, True):
+            links = self._servers.every_link()
+            try:
+                return links, ask_steps(links, lambda: self._exchange.ask_steps(load), self._reply_timeout)
+            except LinkLost as error:
+                for link in links:
+                    if link.url == error.url:
+                        self._servers.lost(link, "connection lost")
+                if last:
+                    raise
+        raise AssertionError("the second time returns or raises")
 
     def _next_link(self, patience: Patience) -> Link:
         try:

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Attention", "AttentionFlag", "Checkpoint", "CompileCache", "Devices", "Dtype", "Follow", "Shard"]
+__all__ = [
+    "Attention",
+    "AttentionFlag",
+    "Checkpoint",
+    "CompileCache",
+    "Devices",
+    "Dtype",
+    "Follow",
+    "FollowOnRequest",
+    "Shard",
+]
 
 
 class Attention(StrEnum):
@@ -27,6 +37,13 @@ Follow = Annotated[
     typer.Option(
         metavar="RUN_DIR",
         help="Instead of a checkpoint, a run that trains: its newest step, and every newer one in place.",
+    ),
+]
+FollowOnRequest = Annotated[
+    bool,
+    typer.Option(
+        "--follow-on-request",
+        help="With --follow: load the step that a client asks for (older or newer, for all clients), none by itself.",
     ),
 ]
 Dtype = Annotated[

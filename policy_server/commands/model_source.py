@@ -10,7 +10,7 @@ from policy_server.log import log
 from policy_server.options import OptionsInvalid
 
 if TYPE_CHECKING:
-    from policy_server.process import Background
+    from policy_server.follow import Follower
     from training.pi05.policy import Policy
 
 __all__ = ["ModelSource"]
@@ -22,6 +22,8 @@ class ModelSource:
 
     checkpoint: str | None
     follow: Path | None
+    on_request: bool
+    """Whether the steps of `follow` are loaded when a client asks for them, instead of as they come."""
     spec: str | None
     tokenizer: str | None
     dtype: str | None
@@ -30,7 +32,7 @@ class ModelSource:
     shard: bool
     compile_cache: Path | None
 
-    def load(self) -> tuple[Policy, Background | None]:
+    def load(self) -> tuple[Policy, Follower | None]:
         """The policy, loaded, and what keeps it up to date."""
         import jax  # takes seconds, so it is loaded when there is something to serve
 
@@ -56,4 +58,6 @@ class ModelSource:
         log.info("loaded %s: %s, %s parameters", source, policy.model.family, f"{policy.parameter_count:,}")
         if self.follow is None:
             return policy, None
-        return policy, Follower(policy, self.follow, lambda step: reload_policy(policy, step)).follow
+        return policy, Follower(
+            policy, self.follow, lambda step: reload_policy(policy, step), on_request=self.on_request
+        )

@@ -22,6 +22,7 @@ def serve_command(
     context: typer.Context,
     checkpoint: model.Checkpoint = None,
     follow: model.Follow = None,
+    follow_on_request: model.FollowOnRequest = False,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -76,6 +77,10 @@ def serve_command(
     show_log(log_format, log_level)
     if [checkpoint, follow, policy].count(None) != 2:
         raise typer.BadParameter("Pass one of --checkpoint, --follow and --policy.", param_hint="--checkpoint")
+    if follow_on_request and follow is None:
+        raise typer.BadParameter(
+            "It needs --follow RUN_DIR, whose steps clients ask for.", param_hint="--follow-on-request"
+        )
     sizes = _sizes(batch_sizes)
     if dtype not in (None, "bfloat16", "float32"):
         raise typer.BadParameter(f"{dtype!r} is neither bfloat16 nor float32.", param_hint="--dtype")
@@ -102,15 +107,17 @@ def serve_command(
     from policy_server.process import run_server  # loads jax, which takes seconds
 
     served: ServedPolicy
-    background = None
+    follower = None
     if policy is not None:
         from policy_server.policies.named import named_policy
 
         served = named_policy(policy, spec)
     else:
-        source = ModelSource(checkpoint, follow, spec, tokenizer, dtype, attention, devices, shard, compile_cache)
-        served, background = source.load()
-    run_server(served, options, background)
+        source = ModelSource(
+            checkpoint, follow, follow_on_request, spec, tokenizer, dtype, attention, devices, shard, compile_cache
+        )
+        served, follower = source.load()
+    run_server(served, options, follower)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

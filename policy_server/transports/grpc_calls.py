@@ -1,4 +1,4 @@
-"""The three calls of `chunkwire.policy.v1.PolicyService`: decode, ask the service, encode."""
+"""The calls of `chunkwire.policy.v1.PolicyService`: decode, ask the service, encode."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import asyncio
 import secrets
 
 import grpc
+from google.protobuf.message import Message
 
 from policy_protocol import policy_pb2 as pb
 from policy_protocol.errors import ChunkwireError
-from policy_protocol.protobuf_messages import PROCESS_METADATA, reply_to_proto, spec_to_proto
+from policy_protocol.protobuf_messages import PROCESS_METADATA, reply_to_proto, spec_to_proto, steps_reply_to_proto
 from policy_server.options import ServerOptions
 from policy_server.service import PolicyService
 from policy_server.session import Session
-from policy_server.transports.grpc_question import TRANSPORT, check_ready, read_question
+from policy_server.transports.grpc_question import TRANSPORT, check_ready, read_question, read_steps
 from policy_server.transports.grpc_status import abort, peer_of
 from policy_server.transports.grpc_stream import InferStream
 
@@ -35,12 +36,13 @@ class PolicyCalls:
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         """Name of each method, and what answers it."""
 
-        def write(message: pb.GetSpecResponse | pb.InferResponse) -> bytes:
+        def write(message: Message) -> bytes:
             return message.SerializeToString()
 
         return {
             "GetSpec": grpc.unary_unary_rpc_method_handler(self._get_spec, response_serializer=write),
             "Infer": grpc.unary_unary_rpc_method_handler(self._infer, response_serializer=write),
+            "Steps": grpc.unary_unary_rpc_method_handler(self._steps, response_serializer=write),
             "InferStream": grpc.stream_stream_rpc_method_handler(self._infer_stream, response_serializer=write),
         }
 
@@ -50,7 +52,7 @@ class PolicyCalls:
         except ChunkwireError as error:
             await abort(context, error)
         await context.send_initial_metadata(self._process)
-        return spec_to_proto(self._service.spec)
+        return spec_to_proto(self._service.spec, self._service.features)
 
     async def _infer(self, data: bytes, context: grpc.aio.ServicerContext) -> pb.InferResponse:
         service = self._service
@@ -71,6 +73,19 @@ class PolicyCalls:
             question = await service.admit(record, lambda: read_question(service, session, data, remaining_s))
             del data
             return reply_to_proto(session.reply(question, await service.answer(question, record)))
+
+    async def _steps(self, data: bytes, context: grpc.aio.ServicerContext) -> pb.StepsResponse:
+        service, record = self._service, self._service.record(TRANSPORT, peer_of(context), len(data))
+
+        async def reply() -> pb.StepsResponse:
+            request = await service.admit(record, lambda: read_steps(service, data))
+            return steps_reply_to_proto(await service.steps(request, record))
+
+        answering = service.begin(reply())
+        try:
+            return await answering
+        except ChunkwireError as error:
+            await abort(context, error)
 
     async def _infer_stream(self, _: object, context: grpc.aio.ServicerContext) -> None:
         service = self._service

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from policy_protocol.errors import CodecError, Draining, ServerUnavailable
+from policy_protocol.errors import ChunkwireError, Draining, ServerUnavailable
 from policy_protocol.messages import InferRequest
-from policy_protocol.protobuf_messages import parse_request, request_from_proto
+from policy_protocol.protobuf_messages import parse_request, request_from_proto, steps_request_from_proto
+from policy_protocol.steps import StepsRequest
 from policy_server.service import PolicyService
 from policy_server.session import Question, Session
 
-__all__ = ["TRANSPORT", "check_ready", "id_of", "read_question"]
+__all__ = ["TRANSPORT", "check_ready", "read_question", "read_steps"]
 
 TRANSPORT = "grpc"
 """Its name in metrics and logs."""
@@ -40,17 +41,21 @@ def read_question(service: PolicyService, session: Session, data: bytes, remaini
         InvalidObservation: its batch does not fit.
         ServerUnavailable: the server still compiles.
     """
-    if not service.draining:  # what arrived before that is answered
-        check_ready(service)
-    return session.admit(_with_deadline(request_from_proto(parse_request(data)), remaining_s))
-
-
-def id_of(data: bytes) -> int | None:
-    """The id of a request that was refused, so that the error can be matched; None when the bytes are no request."""
+    message = parse_request(data)
     try:
-        return parse_request(data).id
-    except CodecError:
-        return None
+        if not service.draining:  # what arrived before that is answered
+            check_ready(service)
+        return session.admit(_with_deadline(request_from_proto(message), remaining_s))
+    except ChunkwireError as error:
+        error.request_id = message.id
+        raise
+
+
+def read_steps(service: PolicyService, data: bytes) -> StepsRequest:
+    """Read one question about steps. Raises as `read_question` does."""
+    if not service.draining:
+        check_ready(service)
+    return steps_request_from_proto(data)
 
 
 def _with_deadline(request: InferRequest, remaining_s: float | None) -> InferRequest:

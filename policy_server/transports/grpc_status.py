@@ -15,6 +15,7 @@ from policy_protocol.errors import (
     InvalidObservation,
     Overloaded,
     ServerUnavailable,
+    StepNotServed,
     Unauthenticated,
 )
 from policy_protocol.protobuf_messages import ERROR_METADATA, error_to_proto
@@ -29,6 +30,7 @@ _STATUSES = {
     Unauthenticated.code: grpc.StatusCode.UNAUTHENTICATED,
     Overloaded.code: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineExceeded.code: grpc.StatusCode.DEADLINE_EXCEEDED,
+    StepNotServed.code: grpc.StatusCode.FAILED_PRECONDITION,
     Draining.code: grpc.StatusCode.UNAVAILABLE,
     ServerUnavailable.code: grpc.StatusCode.UNAVAILABLE,
 }

@@ -15,7 +15,7 @@ from policy_server.options import ServerOptions
 from policy_server.request_record import RequestRecord
 from policy_server.service import PolicyService
 from policy_server.session import Question, Session
-from policy_server.transports.grpc_question import TRANSPORT, id_of, read_question
+from policy_server.transports.grpc_question import TRANSPORT, read_question
 from policy_server.transports.grpc_status import abort, peer_of
 
 __all__ = ["InferStream"]
@@ -91,11 +91,10 @@ class InferStream:
         try:
             question = await service.admit(record, lambda: read_question(service, session, data))
         except ChunkwireError as error:
-            identifier = await service.aside(record, lambda: id_of(data))
-            if identifier is None:
+            if error.request_id is None:
                 self._fail(error)
             else:
-                await self._write(reply_to_proto(InferReply(identifier, error=error)))
+                await self._write(reply_to_proto(InferReply(error.request_id, error=error)))
             return
         del data
         reply = await self._answer(question, record)

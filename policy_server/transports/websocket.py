@@ -12,6 +12,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from policy_protocol.errors import ChunkwireError, CodecError, Unauthenticated
+from policy_protocol.steps import StepsRequest
 from policy_server.log import log
 from policy_server.options import ServerOptions
 from policy_server.request_record import RequestRecord
@@ -110,7 +111,7 @@ class _Visit:
         self._connection = connection
         self._service = service
         self._options = options
-        self._session = Session(service.spec, options.max_batch)
+        self._session = Session(service.spec, options.max_batch, service.features)
         self._client = _address(connection)
         self._places = asyncio.Semaphore(options.max_unanswered)
         self._unanswered: set[asyncio.Future[None]] = set()
@@ -165,32 +166,34 @@ class _Visit:
         """Read, answer, send. Sets `may_go_on` early for envelopes only: openpi's requests are answered in order."""
         try:
             try:
-                question = await self._service.admit(record, functools.partial(self._session.understand, frame))
+                asked = await self._service.admit(record, functools.partial(self._session.understand, frame))
             except ChunkwireError as error:
-                await self._refused(frame, record, error)
+                await self._refused(error)
                 return
             del frame
-            if question.envelope_id is not None:
+            if isinstance(asked, StepsRequest) or asked.envelope_id is not None:
                 may_go_on.set()
-            reply = await self._answer(question, record)
-            del question  # a client that reads slowly must not keep its images in our memory
+            reply = await self._answer(asked, record)
+            del asked  # a client that reads slowly must not keep its images in our memory
             await self._send(reply)
         except websockets.ConnectionClosed:
             log.debug("%s left before its answer", self._client)
 
-    async def _refused(self, frame: bytes | str, record: RequestRecord, error: ChunkwireError) -> None:
-        envelope_id = await self._service.aside(record, functools.partial(self._session.envelope_id_of, frame))
-        if isinstance(error, CodecError) and envelope_id is None:
+    async def _refused(self, error: ChunkwireError) -> None:
+        if isinstance(error, CodecError) and error.request_id is None:
             reason = error.message.encode()[:120].decode(errors="ignore")  # a close frame holds 123 bytes of it
             await self._connection.close(1007, reason)
             return
-        await self._send(self._session.refuse(envelope_id, error))
+        await self._send(self._session.refuse(error.request_id, error))
 
-    async def _answer(self, question: Question, record: RequestRecord) -> bytes | str:
+    async def _answer(self, asked: Question | StepsRequest, record: RequestRecord) -> bytes | str:
+        service, session = self._service, self._session
         try:
-            return self._session.answer(question, await self._service.answer(question, record))
+            if isinstance(asked, StepsRequest):
+                return session.tell(await service.steps(asked, record))
+            return session.answer(asked, await service.answer(asked, record))
         except ChunkwireError as error:
-            return self._session.refuse(question.envelope_id, error)
+            return session.refuse(asked.id if isinstance(asked, StepsRequest) else asked.envelope_id, error)
 
     async def _send(self, reply: bytes | str) -> None:
         limit = self._options.read_timeout_s

@@ -22,6 +22,7 @@ __all__ = [
     "ServerUnavailable",
     "SpecInvalid",
     "SpecMismatch",
+    "StepNotServed",
     "Unauthenticated",
     "did_you_mean",
     "error_from_wire",
@@ -34,6 +35,7 @@ class ChunkwireError(Exception):
     Attributes:
         code: stable identifier, the same on WebSocket, gRPC and in records.
         field: path of the offending field (`observation/state`), or None.
+        request_id: id of the envelope that it answers, where one could be read; set by who reads requests.
         exit_code: status with which a command line ends on this error.
     """
 
@@ -44,6 +46,7 @@ class ChunkwireError(Exception):
         super().__init__(message)
         self.message = message
         self.field = field
+        self.request_id: int | None = None
 
     def to_wire(self) -> dict[str, str | int]:
         """The map `{"code", "message", "field"?}` that an envelope reply carries."""
@@ -92,6 +95,12 @@ class Draining(ChunkwireError):
     """The server is shutting down and takes no new requests."""
 
     code = "draining"
+
+
+class StepNotServed(ChunkwireError):
+    """The server cannot serve the step of its run that it was asked to load; it serves the one that it had."""
+
+    code = "step_not_served"
 
 
 class Unauthenticated(ChunkwireError):
@@ -144,6 +153,7 @@ _BY_CODE: dict[str, type[ChunkwireError]] = {
         Overloaded,
         DeadlineExceeded,
         Draining,
+        StepNotServed,
         Unauthenticated,
         InternalError,
         ServerUnavailable,

@@ -15,7 +15,16 @@ from jaxtyping import Float
 
 from policy_protocol.errors import ChunkwireError, CodecError, ProtocolViolation, error_from_wire
 
-__all__ = ["PROTOCOL", "ActionChunk", "EpisodeMoment", "InferReply", "InferRequest", "Observation", "is_envelope"]
+__all__ = [
+    "PROTOCOL",
+    "ActionChunk",
+    "EpisodeMoment",
+    "InferReply",
+    "InferRequest",
+    "Observation",
+    "is_envelope",
+    "require_whole",
+]
 
 PROTOCOL = "chunkwire/1"
 """Name and version of the envelope protocol, sent in the first frame."""
@@ -75,11 +84,11 @@ class InferRequest:
         deadline = wire.get("deadline_ms")
         if deadline is not None and not (_is_number(deadline) and deadline > 0):
             raise CodecError("deadline_ms must be a positive number of milliseconds.", field="deadline_ms")
-        batch = _whole(wire["batch"], "batch", 1) if wire.get("batch") is not None else None
+        batch = require_whole(wire["batch"], "batch", 1) if wire.get("batch") is not None else None
         return cls(
-            id=_whole(wire["id"], "id", 0),
+            id=require_whole(wire["id"], "id", 0),
             observation=observation,
-            noise_seed=_one_or_rows(wire, "noise_seed", batch, lambda value: _whole(value, "noise_seed", 0)),
+            noise_seed=_one_or_rows(wire, "noise_seed", batch, lambda value: require_whole(value, "noise_seed", 0)),
             batch=batch,
             deadline_ms=None if deadline is None else float(deadline),
             episode=_one_or_rows(wire, "episode", batch, _moment),
@@ -151,7 +160,8 @@ def _one_or_rows(
     return tuple(read(entry) for entry in value)
 
 
-def _whole(value: object, name: str, minimum: int) -> int:
+def require_whole(value: object, name: str, minimum: int) -> int:
+    """A number of the wire that must be whole, from `minimum` and below 2^63. Raises `CodecError` naming it."""
     if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value < 2**63:
         raise CodecError(f"{name} must be a whole number from {minimum}, not {str(value)[:60]!r}.", field=name)
     return value
@@ -163,4 +173,4 @@ def _moment(raw: object) -> EpisodeMoment:
     for name in ("seed", "step"):
         if name not in raw:
             raise CodecError(f"episode.{name} is missing.", field=f"episode.{name}")
-    return EpisodeMoment(raw["env_id"], _whole(raw["seed"], "seed", 0), _whole(raw["step"], "step", 0))
+    return EpisodeMoment(raw["env_id"], require_whole(raw["seed"], "seed", 0), require_whole(raw["step"], "step", 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +19,7 @@ from policy_protocol.protobuf_values import (
     tensor_to_proto,
 )
 from policy_protocol.spec import PolicySpec
+from policy_protocol.steps import StepsReply, StepsRequest
 
 __all__ = [
     "ERROR_METADATA",
@@ -30,6 +32,10 @@ __all__ = [
     "request_from_proto",
     "request_to_proto",
     "spec_to_proto",
+    "steps_reply_from_proto",
+    "steps_reply_to_proto",
+    "steps_request_from_proto",
+    "steps_request_to_proto",
 ]
 
 ERROR_METADATA = "chunkwire-error-bin"
@@ -149,6 +155,34 @@ def error_from_proto(message: pb.Error) -> ChunkwireError:
     return error_from_wire(wire)
 
 
-def spec_to_proto(spec: PolicySpec) -> pb.GetSpecResponse:
+def spec_to_proto(spec: PolicySpec, features: Iterable[str] = ()) -> pb.GetSpecResponse:
     """The answer to `GetSpec`."""
-    return pb.GetSpecResponse(protocol=PROTOCOL, spec_json=spec.to_json())
+    return pb.GetSpecResponse(protocol=PROTOCOL, spec_json=spec.to_json(), features=features)
+
+
+def steps_request_to_proto(request: StepsRequest) -> pb.StepsRequest:
+    """The message of a question about steps; a call needs no id."""
+    return pb.StepsRequest(load=request.load)
+
+
+def steps_request_from_proto(data: bytes) -> StepsRequest:
+    """The question of a message's bytes. Raises `CodecError` when they are none."""
+    try:
+        message = pb.StepsRequest.FromString(data)
+    except DecodeError as error:
+        raise CodecError("The message is no StepsRequest of chunkwire.policy.v1.") from error
+    if unknown := sorted({field.field_number for field in UnknownFieldSet(message)}):
+        raise CodecError(f"The request has unknown fields: {', '.join(map(str, unknown))}.")
+    load = {"load": message.load} if message.HasField("load") else {}
+    return StepsRequest.from_wire({"id": 0, "steps": load})
+
+
+def steps_reply_to_proto(reply: StepsReply) -> pb.StepsResponse:
+    """The message of a reply that is no error."""
+    assert reply.spec is not None, "an error ends the call"
+    return pb.StepsResponse(steps=reply.steps, spec_json=reply.spec.to_json())
+
+
+def steps_reply_from_proto(message: pb.StepsResponse) -> StepsReply:
+    """The reply of a message. Raises `SpecInvalid`."""
+    return StepsReply(0, tuple(sorted(message.steps)), PolicySpec.from_json(message.spec_json))

@@ -6,6 +6,7 @@ import numpy as np
 
 from policy_protocol import ActionChunk, EpisodeMoment, InferReply, InferRequest, Observation, PolicySpec
 from policy_protocol.errors import ProtocolViolation, SpecMismatch
+from policy_protocol.steps import StepsRequest
 
 __all__ = ["Exchange"]
 
@@ -31,9 +32,15 @@ class Exchange:
         deadline_ms: float | None = None,
     ) -> InferRequest:
         """A request with an id of its own."""
-        request = InferRequest(self._next_id, observation, noise_seed, batch, deadline_ms, episode)
-        self._next_id += 1
-        return request
+        return InferRequest(self._new_id(), observation, noise_seed, batch, deadline_ms, episode)
+
+    def ask_steps(self, load: int | None) -> StepsRequest:
+        """A question about steps, with an id of its own."""
+        return StepsRequest(self._new_id(), load)
+
+    def expect(self, spec: PolicySpec) -> None:
+        """The server has loaded another step as it was told to: replies come from that one."""
+        self._spec = spec
 
     def settle(self, request: InferRequest, reply: InferReply) -> ActionChunk:
         """Accept the reply to the request that is awaited, and to no other.
@@ -54,6 +61,10 @@ class Exchange:
         self._require_checkpoint(reply.chunk)
         self._require_promised(reply.chunk, request.batch)
         return reply.chunk
+
+    def _new_id(self) -> int:
+        self._next_id += 1
+        return self._next_id - 1
 
     def _require_checkpoint(self, chunk: ActionChunk) -> None:
         """`serve --follow` loads newer steps under a live connection; one measurement must not mix two of them."""

@@ -16,7 +16,10 @@ from policy_protocol.protobuf_messages import (
     error_from_proto,
     reply_from_proto,
     request_to_proto,
+    steps_reply_from_proto,
+    steps_request_to_proto,
 )
+from policy_protocol.steps import StepsReply, StepsRequest
 from sim_client.wire.credentials import Credentials
 from sim_client.wire.link import (
     COMPILING,
@@ -84,6 +87,18 @@ class GrpcLink:
         self._require_checked(_process(call))
         return reply_from_proto(answer)
 
+    def ask_steps(self, request: StepsRequest, timeout_s: float) -> StepsReply:
+        """See `Link`. Behind an address of several processes it is one of them that loads the step."""
+        message = steps_request_to_proto(request)
+        try:
+            answer = self._stub.Steps(message, timeout=timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            return StepsReply(request.id, error=_failure(error, self.url))
+        reply = steps_reply_from_proto(answer)
+        assert reply.spec is not None, "a response holds a spec"
+        self.greeting = self.greeting.at(reply.spec)
+        return reply
+
     def close(self) -> None:
         """Hang up; doing it twice is fine."""
         self._channel.close()
@@ -116,7 +131,8 @@ class GrpcLink:
             spec = json.loads(answer.spec_json)
         except ValueError:
             spec = None
-        return read_greeting({"protocol": answer.protocol, "policy_spec": spec}, self.url)
+        metadata = {"protocol": answer.protocol, "policy_spec": spec, "features": list(answer.features)}
+        return read_greeting(metadata, self.url)
 
 
 def _channel(url: str, credentials: Credentials) -> grpc.Channel:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from policy_protocol import PROTOCOL, InferReply, InferRequest, PolicySpec
 from policy_protocol.errors import InvalidObservation, ProtocolViolation, ServerUnavailable, Unauthenticated
+from policy_protocol.steps import StepsReply, StepsRequest
 
 __all__ = [
     "COMPILING",
@@ -37,6 +38,16 @@ class Greeting:
     metadata: Mapping[str, Any]
     """The whole of it, `protocol` and `policy_spec` included."""
 
+    @property
+    def features(self) -> frozenset[str]:
+        """What the server does beside answering, such as `steps`; none for servers that do not say."""
+        named = self.metadata.get("features")
+        return frozenset(map(str, named)) if isinstance(named, list | tuple) else frozenset()
+
+    def at(self, spec: PolicySpec) -> Greeting:
+        """The same server once it serves another step."""
+        return Greeting(spec, {**self.metadata, "policy_spec": spec.to_wire()})
+
 
 class Link(Protocol):
     """A live connection. One question at a time."""
@@ -57,6 +68,13 @@ class Link(Protocol):
             CodecError: the request cannot be sent, or the reply not be read.
         """
 
+    def ask_steps(self, request: StepsRequest, timeout_s: float) -> StepsReply:
+        """Send a question about steps and wait for its reply. Once it has loaded one, the greeting names that.
+
+        Raises:
+            TimeoutError, LinkLost: as for `ask`.
+        """
+
     def close(self) -> None:
         """Hang up; doing it twice is fine."""
 
@@ -65,6 +83,7 @@ class LinkLost(ServerUnavailable):
     """The connection broke.
 
     Attributes:
+        url: of the server.
         asked: whether the server may have taken the request.
     """
 
@@ -73,7 +92,7 @@ class LinkLost(ServerUnavailable):
             f"The connection to the policy server at {url} was lost: {reason}. "
             "See the server's log, or start it again with `serve --checkpoint DIR`."
         )
-        self.asked = asked
+        self.url, self.asked = url, asked
 
 
 class NotYetError(Exception):

@@ -11,7 +11,7 @@ from policy_protocol import PolicySpec
 from policy_protocol.errors import SpecMismatch
 from sim_client.wire.link import Greeting
 
-__all__ = ["require_same"]
+__all__ = ["differences", "require_same"]
 
 _SHOWN = 3
 
@@ -28,7 +28,7 @@ def require_same(first_url: str, first: Greeting, url: str, greeting: Greeting, 
     expected, found = first.spec.hash, greeting.spec.hash
     if found == expected or (any_step and _at_step_of(first.spec, greeting.spec).hash == expected):
         return
-    fields = "; ".join(islice(_differences(first.spec.to_wire(), greeting.spec.to_wire()), _SHOWN))
+    fields = differences(first.spec, greeting.spec)
     if url == first_url:
         what = f"The policy server at {url} now serves another policy"
         advice = "Serve the first one again, or start anew with this one."
@@ -38,6 +38,11 @@ def require_same(first_url: str, first: Greeting, url: str, greeting: Greeting, 
     raise SpecMismatch(
         f"{what} ({greeting.spec.policy.checkpoint}, spec {found} instead of {expected}): {fields}. {advice}"
     )
+
+
+def differences(first: PolicySpec, other: PolicySpec) -> str:
+    """The first few fields in which two specs differ, with both values; empty when they do not."""
+    return "; ".join(islice(_differences(first.to_wire(), other.to_wire()), _SHOWN))
 
 
 def _at_step_of(first: PolicySpec, spec: PolicySpec) -> PolicySpec:

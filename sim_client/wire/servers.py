@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from policy_protocol.errors import ChunkwireError, ServerUnavailable
+from policy_protocol.steps import STEPS_FEATURE
 from sim_client.wire.credentials import Credentials
 from sim_client.wire.grpc_link import GrpcLink
 from sim_client.wire.link import HINT, Backoff, Greeting, Link, NotYetError, Say
@@ -75,7 +76,9 @@ class Servers:
         self._connect_timeout = connect_timeout
         self._on_wait = on_wait or (lambda text: None)
         self._first: tuple[str, Greeting] | None = None
+        self._starting = True
         self._wait_for_one(connect_timeout)
+        self._starting = False
 
     @property
     def greeting(self) -> Greeting:
@@ -108,6 +111,42 @@ class Servers:
                 return place.link
         return self._wait_for_one(min(self._connect_timeout, timeout_s or self._connect_timeout))
 
+    def every_link(self) -> list[Link]:
+        """Links to all servers, dialled where they are missing.
+
+        Raises:
+            ServerUnavailable: one of them did not answer in time; says which.
+            SpecMismatch: one has come back with another policy.
+        """
+        self._drop_closed()
+        deadline, backoff = time.monotonic() + self._connect_timeout, Backoff()
+        say = self._say_once(f"Waiting up to {self._connect_timeout:g} s for every policy server of {self._names}")
+        while missing := [place for place in self._places if place.link is None]:
+            for place in missing:
+                self._try(place, self._attempt_s(deadline), say, before_load=True)
+            if still := [place for place in missing if place.link is None]:
+                if time.monotonic() >= deadline:
+                    raise ServerUnavailable(
+                        f"The policy server at {still[0].url} does not answer ({still[0].reason}), and every one must "
+                        f"load the step. {HINT}"
+                    )
+                say(self._reasons)
+                time.sleep(backoff.next_s())
+        return [place.link for place in self._places if place.link is not None]
+
+    def moved(self) -> Greeting:
+        """Every server has loaded one and the same other step: from here on that is the policy. Returns its greeting.
+
+        Raises:
+            SpecMismatch: two of them serve different policies.
+        """
+        links = [(place.url, place.link.greeting) for place in self._places if place.link is not None]
+        first = links[0]
+        for url, greeting in links[1:]:
+            require_same(*first, url, greeting)
+        self._first = first
+        return first[1]
+
     def lost(self, link: Link, reason: str) -> None:
         """The link is of no use any more."""
         link.close()
@@ -136,12 +175,11 @@ class Servers:
 
         One that is wrong for good ends the start; later it does so only where no other one answers.
         """
-        starting = self._first is None
         deadline, backoff = time.monotonic() + timeout_s, Backoff()
         say = self._say_once(f"Waiting up to {timeout_s:g} s for the policy server at {self._names}")
         while True:
             wrong = self._try_all(deadline, say)
-            if starting and wrong is not None:
+            if self._starting and wrong is not None:
                 raise wrong
             if live := [place for place in self._places if place.link is not None]:
                 self._tell_missing()
@@ -159,7 +197,7 @@ class Servers:
         wrong = None
         for place in self._places:
             try:
-                self._try(place, self._attempt_s(deadline), say)
+                self._try(place, self._attempt_s(deadline), say, before_load=self._starting)
             except ChunkwireError as error:
                 place.down(error.message)
                 wrong = wrong or error
@@ -179,7 +217,8 @@ class Servers:
             if place.reason != before:
                 self._tell_without(place)
 
-    def _try(self, place: _Place, timeout_s: float, say: Say) -> None:
+    def _try(self, place: _Place, timeout_s: float, say: Say, before_load: bool = False) -> None:
+        """Dial. Before a step is loaded, servers that load one on request may each serve another of the run."""
         try:
             link = self._dial(place.url, timeout_s, say)
         except NotYetError as reason:
@@ -187,7 +226,8 @@ class Servers:
             return
         try:
             self._first = self._first or (place.url, link.greeting)
-            require_same(*self._first, place.url, link.greeting, self._any_step)
+            any_step = self._any_step or (before_load and STEPS_FEATURE in link.greeting.features)
+            require_same(*self._first, place.url, link.greeting, any_step)
         except BaseException:
             link.close()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,6 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from policy_protocol import InferReply, InferRequest, pack, unpack
 from policy_protocol.errors import CodecError, ProtocolViolation, RemoteError, ServerUnavailable
+from policy_protocol.steps import StepsReply, StepsRequest
 from sim_client.wire.credentials import Credentials
 from sim_client.wire.link import (
     COMPILING,
@@ -76,34 +78,49 @@ class WebSocketLink:
 
     def ask(self, request: InferRequest, timeout_s: float) -> InferReply:
         """See `Link`."""
-        message, deadline = pack(request.to_wire()), time.monotonic() + timeout_s
+        return InferReply.from_wire(self._exchange(request.id, request.to_wire(), timeout_s))
+
+    def ask_steps(self, request: StepsRequest, timeout_s: float) -> StepsReply:
+        """See `Link`."""
+        reply = StepsReply.from_wire(self._exchange(request.id, request.to_wire(), timeout_s))
+        if reply.id != request.id:
+            self.close()
+            raise ProtocolViolation(f"The policy server at {self.url} answered {reply.id} to request {request.id}.")
+        if reply.spec is not None:
+            self.greeting = self.greeting.at(reply.spec)
+        return reply
+
+    def close(self) -> None:
+        """Hang up; doing it twice is fine."""
+        self._stack.close()
+
+    def _exchange(self, identifier: int, wire: dict[str, Any], timeout_s: float) -> Any:
+        """Send an envelope; its reply, or one that nobody has given up."""
+        message, deadline = pack(wire), time.monotonic() + timeout_s
         asked = False
         try:
             self._connection.send(message)
             asked = True
-            return self._reply(request, deadline)
+            return self._reply(identifier, deadline)
         except TimeoutError:
-            self._given_up.add(request.id)
+            self._given_up.add(identifier)
             raise
         except ConnectionClosed as error:
             raise _closed(self.url, error, asked) from error
         except OSError as error:
             raise LinkLost(self.url, error, asked=asked) from error
 
-    def close(self) -> None:
-        """Hang up; doing it twice is fine."""
-        self._stack.close()
-
-    def _reply(self, request: InferRequest, deadline: float) -> InferReply:
+    def _reply(self, identifier: int, deadline: float) -> Any:
         while True:
             frame = self._connection.recv(timeout=max(0.0, deadline - time.monotonic()))
             if isinstance(frame, str):  # it names no request, so the reply to this one may still be on its way
                 self.close()
                 raise RemoteError(f"The policy server at {self.url} answered: {frame}")
-            reply = InferReply.from_wire(_read(frame, self.url))
-            if reply.id == request.id or reply.id not in self._given_up:
+            reply = _read(frame, self.url)
+            answered = reply.get("id") if isinstance(reply, Mapping) else None
+            if answered == identifier or not isinstance(answered, int) or answered not in self._given_up:
                 return reply
-            self._given_up.discard(reply.id)
+            self._given_up.discard(answered)
 
 
 def _connect(url: str, credentials: Credentials, timeout_s: float) -> ClientConnection:

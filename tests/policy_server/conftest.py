@@ -75,6 +75,11 @@ class ServerProcess:
     def url(self):
         return f"ws://127.0.0.1:{self.port}"
 
+    @property
+    def grpc_url(self):
+        """Of a server that is ready."""
+        return re.search(r"grpcs?://[\d.]+:\d+", self.log)[0]
+
     def page(self, path):
         """(status, body) of a page on the server's port."""
         try:
@@ -148,6 +153,22 @@ def rehearse(spec_file, environment):
     def rehearsing(*arguments):
         base = ["--policy", "rehearsed", "--spec", spec_file, "--port", 0, "--no-grpc", "--log-level", "debug"]
         server = ServerProcess([*base, *arguments], environment, (sys.executable, REHEARSED))
+        try:
+            yield server
+        finally:
+            server.stop()
+
+    return rehearsing
+
+
+@pytest.fixture(scope="session")
+def rehearse_run(environment):
+    """A context manager that starts `serve --follow RUN` on steps that rehearsed_policy.py has written."""
+
+    @contextlib.contextmanager
+    def rehearsing(run, *arguments, **more_environment):
+        base = ["--follow", run, "--port", 0, "--batch-sizes", "1,4"]
+        server = ServerProcess([*base, *arguments], {**environment, **more_environment}, (sys.executable, REHEARSED))
         try:
             yield server
         finally:

@@ -34,7 +34,7 @@ class BareLine:
 
     def __init__(self, server):
         self.server = server
-        self._session = Session(server.spec, server.options.max_batch)
+        self._session = Session(server.spec, server.options.max_batch, server.service.features)
 
     def ask(self, request):
         return self.begin_all([request])()[0]
@@ -56,7 +56,7 @@ class BareLine:
             question = await service.admit(record, lambda: session.understand(frame))
             chunk = await service.begin(service.answer(question, record))
         except ChunkwireError as error:
-            return session.refuse(session.envelope_id_of(frame), error)
+            return session.refuse(error.request_id, error)
         return session.answer(question, chunk)
 
     @staticmethod

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from policy_protocol import ActionChunk, ArrayEncoding, EpisodeMoment, InferReply, InferRequest, pack, unpack
 from policy_protocol.errors import ChunkwireError, CodecError, error_from_wire
 from policy_protocol.protobuf_messages import parse_request, request_from_proto, request_to_proto
+from policy_protocol.steps import StepsReply, StepsRequest
 from policy_server import Session
 from policy_server.policies.dummy import zeros_policy
 
@@ -120,8 +121,10 @@ observations = st.fixed_dictionaries(
     {}, optional={key: leaves | trees | st.just(OBSERVATION[key]) for key in OBSERVATION}
 )
 envelopes = st.fixed_dictionaries(
-    {"id": st.integers(0, 9) | scalars, "observation": observations | trees},
+    {"id": st.integers(0, 9) | scalars},
     optional={
+        "observation": observations | trees,
+        "steps": st.fixed_dictionaries({}, optional={"load": st.integers(0, 99) | scalars}) | trees,
         "noise_seed": scalars,
         "batch": st.integers(1, 4) | scalars,
         "deadline_ms": scalars,
@@ -182,7 +185,10 @@ def understand(frame):
     try:
         question = session.understand(frame)
     except ChunkwireError as error:
-        session.refuse(session.envelope_id_of(frame), error)
+        session.refuse(error.request_id, error)
+        return
+    if isinstance(question, StepsRequest):
+        session.tell(StepsReply(question.id, (1, 2), LIBERO))
         return
     session.answer(question, CHUNK)
     for row in range(len(question.observations)):

@@ -9,6 +9,7 @@ import pytest
 
 from policy_protocol import PROTOCOL, ActionChunk, InferReply, InferRequest, PolicySpec, pack, unpack
 from policy_protocol.errors import CodecError, InvalidObservation
+from policy_protocol.steps import StepsReply, StepsRequest
 from policy_server import Session
 
 from .conftest import LIBERO
@@ -101,8 +102,39 @@ def test_an_error_is_text_for_openpi_and_a_reply_for_an_envelope(session):
     assert (reply.id, reply.error.message, reply.error.field) == (4, "no image", "observation/image")
 
 
-def test_the_id_of_a_refused_envelope_is_found(session):
-    frame = pack({"id": 9, "observation": {}, "batch": 0})
-    assert session.envelope_id_of(frame) == 9
-    assert session.envelope_id_of(b"\xc1") is None
-    assert session.envelope_id_of(pack({"prompt": "x"})) is None
+@pytest.mark.parametrize(
+    ("message", "identifier"),
+    [
+        ({"id": 9, "observation": {}, "batch": 0}, 9),
+        ({"id": 9, "steps": 5}, 9),
+        ({"id": "nine", "observation": {}}, None),
+        ([1], None),
+    ],
+)
+def test_an_error_names_the_envelope_that_it_answers(session, message, identifier):
+    with pytest.raises(CodecError) as error:
+        session.understand(pack(message))
+    assert error.value.request_id == identifier
+
+
+def test_a_question_about_steps_is_told_apart_and_answered(session):
+    question = session.understand(pack(StepsRequest(3, load=29).to_wire()))
+    assert question == StepsRequest(3, 29)
+    assert session.understand(pack(StepsRequest(4).to_wire())) == StepsRequest(4)
+    reply = StepsReply.from_wire(unpack(session.tell(StepsReply(3, (19, 29), LIBERO))).value)
+    assert reply == StepsReply(3, (19, 29), LIBERO)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"steps": 5}, "steps must be a map: empty, or with `load`."),
+        ({"steps": {"load": -1}}, "steps.load must be a whole number from 0, not '-1'."),
+        ({"steps": {"laod": 1}}, "The request has unknown fields: laod."),
+        ({"steps": {}, "noise_seed": 1}, "The request has unknown fields: noise_seed."),
+    ],
+)
+def test_a_question_about_steps_with_a_wrong_field_is_malformed(session, fields, message):
+    with pytest.raises(CodecError) as error:
+        session.understand(pack({"id": 1, **fields}))
+    assert error.value.message == message

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from policy_protocol.errors import ChunkwireError, Draining, InternalError, StepNotServed
+from policy_protocol.jpeg import JPEG_FEATURE
 from policy_protocol.messages import ActionChunk
 from policy_protocol.spec import PolicySpec
 from policy_protocol.steps import STEPS_FEATURE, StepsReply, StepsRequest
@@ -87,8 +88,8 @@ class PolicyService:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """What clients may ask for beside actions, as the greeting names it."""
-        return (STEPS_FEATURE,) if self._source is not None and self._source.on_request else ()
+        """What clients may do beyond asking with pixels for actions, as the greeting names it."""
+        return (JPEG_FEATURE, STEPS_FEATURE) if self._source and self._source.on_request else (JPEG_FEATURE,)
 
     @property
     def ready(self) -> bool:

@@ -16,6 +16,7 @@ from policy_protocol.steps import StepsReply
 from sim_client.option_checks import require_seconds
 from sim_client.wire.credentials import Credentials
 from sim_client.wire.exchange import Exchange
+from sim_client.wire.jpeg import require_quality, with_jpeg
 from sim_client.wire.link import Link, LinkLost
 from sim_client.wire.patience import Patience
 from sim_client.wire.server_address import server_urls
@@ -65,19 +66,23 @@ class PolicyClient:
         api_key: sent as `Authorization: Api-Key …`.
         tls_ca: PEM file of the certificates to trust for `wss` and `grpcs`; the system's by default.
         allow_newer_checkpoint: go on when `serve --follow` loads another step of its run; each chunk names its own.
+        jpeg_quality: 1 to 100 sends every image as a JPEG of this quality instead of its pixels; the policy then sees
+            slightly other images, so name it beside a result. Images must be of the spec's size.
         on_wait: called with a sentence when the client has to wait, or goes on without a server.
 
     Raises:
-        InvalidOption: an address is none, a timeout is not above 0, or `tls_ca` holds no certificate.
+        InvalidOption: an address is none, a timeout is not above 0, `tls_ca` holds no certificate, or `jpeg_quality` is
+            none.
         ServerUnavailable: no server answered in time.
         Unauthenticated: a server refused the key.
-        SpecMismatch: two servers serve different policies.
+        SpecMismatch: two servers serve different policies, or one takes no JPEG where that is asked.
         ProtocolViolation, SpecInvalid: one is no Chunkwire server, or its spec is damaged.
 
     Attributes:
         url: the full address; several with commas.
         spec: what the policy demands.
         metadata: what the server said of itself on connecting.
+        jpeg_quality: as given; None sends pixels.
     """
 
     def __init__(
@@ -90,13 +95,23 @@ class PolicyClient:
         tls_ca: Path | None = None,
         on_wait: Callable[[str], None] | None = None,
         allow_newer_checkpoint: bool = False,
+        jpeg_quality: int | None = None,
     ) -> None:
         urls = server_urls(servers)
         self.url = ",".join(urls)
         require_seconds("--connect-timeout", connect_timeout)
         require_seconds("--reply-timeout", reply_timeout)
+        require_quality(jpeg_quality)
+        self.jpeg_quality = jpeg_quality
         self._connect_timeout, self._reply_timeout = connect_timeout, reply_timeout
-        self._servers = Servers(urls, Credentials(api_key, tls_ca), connect_timeout, on_wait, allow_newer_checkpoint)
+        self._servers = Servers(
+            urls,
+            Credentials(api_key, tls_ca),
+            connect_timeout,
+            on_wait,
+            any_step=allow_newer_checkpoint,
+            jpeg=jpeg_quality is not None,
+        )
         self.spec: PolicySpec = self._servers.greeting.spec
         self.metadata: Mapping[str, Any] = self._servers.greeting.metadata
         self._exchange = Exchange(self.spec, allow_newer_checkpoint)
@@ -133,6 +148,8 @@ class PolicyClient:
             ChunkwireError: the error that the server answered with, such as `InvalidObservation` or `Overloaded`.
         """
         patience = Patience(deadline_ms, noise_seed is not None, self._connect_timeout, self._reply_timeout)
+        if self.jpeg_quality is not None:
+            observation = with_jpeg(observation, self.spec, self.jpeg_quality, batch is not None)
         full: list[Overloaded] = []
         while True:
             link = self._next_link(patience)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from policy_server.policies.jpeg import decoded
 from policy_server.policies.replay import ReplayPolicy
 from policy_server.policies.served import ServedPolicy
 from policy_server.session import Question
@@ -49,7 +50,9 @@ class Preparation:
 
     def _transformed(self, question: Question) -> Sequence[Any]:
         """Only a replay is told the episode; a model never sees it."""
-        policy, observations, episode = self._policy, question.observations, question.episode
+        policy, episode = self._policy, question.episode
+        cameras = {camera.key: camera for camera in policy.spec.observation.cameras}
+        observations = [decoded(observation, cameras) for observation in question.observations]
         if isinstance(policy, ReplayPolicy) and isinstance(episode, tuple):
             return [policy.recall(*row) for row in zip(observations, episode, strict=True)]
         if isinstance(policy, ReplayPolicy):
@@ -58,7 +61,7 @@ class Preparation:
 
 
 def _size(question: Question) -> int:
-    """Bytes of the arrays and characters of the text; what hides in nested maps or lists counts as too much."""
+    """Bytes of the arrays and characters of the text; JPEGs and what hides in maps or lists count as too much."""
     size = 0
     for observation in question.observations:
         for value in observation.values():

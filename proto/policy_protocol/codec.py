@@ -3,7 +3,8 @@
 openpi's encoding (`openpi_client.msgpack_numpy`) marks an array with the byte keys `__ndarray__`, `data`, `dtype`,
 `shape`; the PyPI package `msgpack-numpy` with `nd`, `type`, `kind`, `shape`, `data`. Both are read, and an answer is
 written in the encoding that the request used. Decoding never unpickles: object, void and complex dtypes, negative or
-oversized shapes, elements of no size and byte counts that disagree with shape x dtype are refused.
+oversized shapes, elements of no size and byte counts that disagree with shape x dtype are refused. A JPEG is a map of
+`__jpeg__` and `data`, and stays one: whoever needs its pixels decodes it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import msgpack
 import numpy as np
 
 from policy_protocol.errors import CodecError
+from policy_protocol.jpeg import JpegImage
 
 __all__ = ["ArrayEncoding", "Decoded", "pack", "read_array", "unpack"]
 
@@ -125,6 +127,8 @@ def _openpi_map(value: object) -> Mapping[bytes, object]:
     if isinstance(value, np.generic):
         _checked(value)
         return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
+    if isinstance(value, JpegImage):
+        return {b"__jpeg__": True, b"data": value.data}
     raise TypeError(f"objects of type {type(value).__name__} are not part of the protocol")
 
 
@@ -135,6 +139,8 @@ def _msgpack_numpy_map(value: object) -> Mapping[bytes, object]:
     if isinstance(value, np.generic):
         _checked(value)
         return {b"nd": False, b"type": value.dtype.str, b"data": value.tobytes()}
+    if isinstance(value, JpegImage):
+        return {b"__jpeg__": True, b"data": value.data}
     raise TypeError(f"objects of type {type(value).__name__} are not part of the protocol")
 
 
@@ -161,6 +167,8 @@ class _ArrayHook:
         if "nd" in fields and "type" in fields:
             self.encoding = self.encoding or ArrayEncoding.MSGPACK_NUMPY
             return _array(fields, "type") if fields["nd"] else _bytes_scalar(fields)
+        if "__jpeg__" in fields:
+            return _jpeg(fields)
         if fields.get("complex") is True:
             raise CodecError("Complex numbers are refused; send their real and imaginary parts as floats.")
         return raw
@@ -187,6 +195,13 @@ def _shape(raw: object) -> tuple[int, ...]:
 
 def _array(fields: Mapping[str, Any], dtype_key: str) -> np.ndarray[Any, Any]:
     return read_array(fields.get(dtype_key), fields.get("shape"), fields.get("data"))
+
+
+def _jpeg(fields: Mapping[str, Any]) -> JpegImage:
+    data = fields.get("data")
+    if not isinstance(data, bytes):
+        raise CodecError("A JPEG's data is a byte string.")
+    return JpegImage(data)
 
 
 def _openpi_scalar(fields: Mapping[str, Any]) -> np.generic:

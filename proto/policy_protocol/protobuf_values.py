@@ -10,6 +10,7 @@ import numpy as np
 from policy_protocol import policy_pb2 as pb
 from policy_protocol.codec import read_array
 from policy_protocol.errors import CodecError
+from policy_protocol.jpeg import JpegImage
 from policy_protocol.messages import Observation
 
 __all__ = ["observation_from_proto", "observation_to_proto", "tensor_from_proto", "tensor_to_proto"]
@@ -86,6 +87,8 @@ def _write(message: pb.Value, value: object) -> None:
         value = value.tolist()
     if isinstance(value, (np.ndarray, np.generic)) and not isinstance(value, str):
         message.tensor.CopyFrom(tensor_to_proto(value))
+    elif isinstance(value, JpegImage):
+        message.jpeg = value.data
     elif isinstance(value, str):
         message.text = str(value)
     elif isinstance(value, Mapping):
@@ -115,6 +118,8 @@ def _read(message: pb.Value) -> Any:
         raise CodecError("A value of the observation holds nothing that this version of the schema knows.")
     if kind == "tensor":
         return tensor_from_proto(message.tensor)
+    if kind == "jpeg":
+        return JpegImage(message.jpeg)
     if kind == "nested":
         return observation_from_proto(message.nested)
     if kind == "list":

@@ -6,7 +6,8 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from policy_protocol.errors import ChunkwireError, ServerUnavailable
+from policy_protocol.errors import ChunkwireError, ServerUnavailable, SpecMismatch
+from policy_protocol.jpeg import JPEG_FEATURE
 from policy_protocol.steps import STEPS_FEATURE
 from sim_client.wire.credentials import Credentials
 from sim_client.wire.grpc_link import GrpcLink
@@ -54,11 +55,12 @@ class Servers:
         urls: as `server_urls` writes them.
         connect_timeout: seconds for which servers that do not answer, or still compile, are tried again.
         any_step: other steps of the same run are the same policy.
+        jpeg: every server must take JPEG images.
         on_wait: told once each time when the client waits, or goes on without a server.
 
     Raises:
         ServerUnavailable: none answered in time.
-        SpecMismatch: two of them serve different policies; names the difference.
+        SpecMismatch: two of them serve different policies, or one takes no JPEG; names the difference.
     """
 
     def __init__(
@@ -68,8 +70,9 @@ class Servers:
         connect_timeout: float,
         on_wait: Callable[[str], None] | None = None,
         any_step: bool = False,
+        jpeg: bool = False,
     ) -> None:
-        self._any_step = any_step
+        self._any_step, self._jpeg = any_step, jpeg
         self._places = [_Place(url) for url in urls]
         self._turn = random.randrange(len(urls))  # clients that start together do not all begin with the same server
         self._credentials = credentials
@@ -226,6 +229,8 @@ class Servers:
             return
         try:
             self._first = self._first or (place.url, link.greeting)
+            if self._jpeg:
+                _require_jpeg(link)
             any_step = self._any_step or (before_load and STEPS_FEATURE in link.greeting.features)
             require_same(*self._first, place.url, link.greeting, any_step)
         except BaseException:
@@ -269,4 +274,12 @@ class Servers:
         return ServerUnavailable(
             f"No policy server answers at {self._names} (tried for {timeout_s:g} s; {self._reasons}). {HINT} "
             "If it needs longer to start, raise --connect-timeout."
+        )
+
+
+def _require_jpeg(link: Link) -> None:
+    if JPEG_FEATURE not in link.greeting.features:
+        raise SpecMismatch(
+            f"The policy server at {link.url} does not say that it takes JPEG images. Leave --jpeg-quality out, or "
+            "install the same version of chunkwire on both sides."
         )

@@ -54,10 +54,12 @@ class BareLine:
         record = service.record("bare", "test", len(frame))
         try:
             question = await service.admit(record, lambda: session.understand(frame))
-            chunk = await service.begin(service.answer(question, record))
         except ChunkwireError as error:
             return session.refuse(error.request_id, error)
-        return session.answer(question, chunk)
+        try:
+            return session.answer(question, await service.begin(service.answer(question, record)))
+        except ChunkwireError as error:
+            return session.refuse(question.envelope_id, error)
 
     @staticmethod
     def _read(frame):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import time
 
@@ -14,20 +15,34 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from policy_protocol import ActionChunk, ArrayEncoding, EpisodeMoment, InferReply, InferRequest, pack, unpack
 from policy_protocol.errors import ChunkwireError, CodecError, error_from_wire
+from policy_protocol.jpeg import JpegImage
 from policy_protocol.protobuf_messages import parse_request, request_from_proto, request_to_proto
 from policy_protocol.steps import StepsReply, StepsRequest
 from policy_server import Session
 from policy_server.policies.dummy import zeros_policy
+from policy_server.policies.jpeg import decoded
 
 from .conftest import LIBERO
 
 SECONDS = float(os.environ.get("CHUNKWIRE_FUZZ_SECONDS", "0"))
-TARGETS = 7
+TARGETS = 9
 CHUNK = ActionChunk(np.zeros((20, 7)), {"infer_ms": 5.0, "queue_ms": 1.0})
 POLICY = zeros_policy(LIBERO)
+CAMERAS = {camera.key: camera for camera in LIBERO.observation.cameras}
+
+
+def jpeg(side, **options):
+    """A smooth square."""
+    buffer, ramp = io.BytesIO(), np.arange(side, dtype=np.uint8)
+    Image.fromarray(np.stack([ramp[:, None] + ramp * k for k in (0, 1, 2)], -1)).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+JPEGS = [jpeg(224), jpeg(224, quality=5), jpeg(224, progressive=True), jpeg(8)]
 
 OBSERVATION = {
     "observation/image": np.zeros((4, 4, 3), np.uint8),
@@ -38,10 +53,12 @@ OBSERVATION = {
 REQUESTS = [
     InferRequest(1, OBSERVATION, 7, None, 50.0, EpisodeMoment("PushCube-v1", 5, 16)),
     InferRequest(2, {key: np.stack([value] * 2) for key, value in list(OBSERVATION.items())[:3]}, batch=2),
+    InferRequest(3, {**OBSERVATION, "observation/image": JpegImage(JPEGS[1])}),
 ]
 MESSAGES = [
     pack(message, encoding) for message in (OBSERVATION, *(r.to_wire() for r in REQUESTS)) for encoding in ArrayEncoding
 ]
+STEPS = [pack(StepsRequest(4, load).to_wire()) for load in (None, 29)]
 PROTOS = [request_to_proto(request).SerializeToString() for request in REQUESTS]
 
 numbers = st.one_of(
@@ -96,6 +113,7 @@ array_maps = st.booleans().flatmap(
         _array_map(keys, __npgeneric__=scalars, data=scalars, dtype=dtypes),
         _array_map(keys, nd=scalars, type=dtypes, kind=scalars, shape=shapes, data=scalars),
         _array_map(keys, complex=scalars, data=scalars),
+        _array_map(keys, __jpeg__=scalars, data=st.sampled_from(JPEGS) | scalars),
     )
 )
 hollow_maps = st.builds(
@@ -194,7 +212,7 @@ def understand(frame):
     for row in range(len(question.observations)):
         question.row_seed(row)
         with contextlib.suppress(ChunkwireError):
-            POLICY.transform(question.observations[row])
+            POLICY.transform(decoded(question.observations[row], CAMERAS))
 
 
 def decode(data):
@@ -223,7 +241,7 @@ def test_messages_of_any_form_are_decoded_or_refused_as_malformed(data):
     decode(data)
 
 
-@fuzzed(st.binary(max_size=300) | st.text(max_size=20) | mutated(MESSAGES))
+@fuzzed(st.binary(max_size=300) | st.text(max_size=20) | mutated(MESSAGES + STEPS))
 def test_frames_are_understood_or_refused(data):
     understand(data)
 
@@ -243,7 +261,14 @@ def test_protobuf_requests_are_understood_or_refused(data):
     with contextlib.suppress(ChunkwireError):
         question = Session(LIBERO, max_batch=8).admit(request_from_proto(parse_request(data)))
         for observation in question.observations:
-            POLICY.transform(observation)
+            POLICY.transform(decoded(observation, CAMERAS))
+
+
+@fuzzed(mutated(JPEGS))
+def test_jpegs_are_decoded_or_refused(data):
+    with contextlib.suppress(ChunkwireError):
+        image = decoded({"observation/image": JpegImage(data)}, CAMERAS)["observation/image"]
+        assert (image.shape, image.dtype) == ((224, 224, 3), np.uint8)
 
 
 @fuzzed(packed(trees | st.dictionaries(st.sampled_from(["id", "actions", "timing", "error", "checkpoint"]), trees)))
@@ -252,3 +277,9 @@ def test_replies_of_any_form_are_understood_or_refused_by_the_client(data):
         reply = unpack(data).value
         error_from_wire(reply)
         InferReply.from_wire(reply)
+
+
+@fuzzed(packed(trees | st.dictionaries(st.sampled_from(["id", "steps", "policy_spec", "error"]), trees)))
+def test_replies_about_steps_are_understood_or_refused_by_the_client(data):
+    with contextlib.suppress(ChunkwireError):
+        StepsReply.from_wire(unpack(data).value)

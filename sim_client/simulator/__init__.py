@@ -10,18 +10,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from sim_client.errors import SimulationError
+from sim_client.simulator.backend import require_backend
 from sim_client.simulator.types import (
     DEFAULT_MAX_EPISODE_STEPS,
     SimulationSettings,
     SimulatorObservation,
     StepResult,
 )
+from sim_client.simulator.vector_types import StepResults, VectorObservation
 
 if TYPE_CHECKING:
     from sim_client.simulator.environment import env_ids
     from sim_client.simulator.planner import Planner
     from sim_client.simulator.rendering import check_rendering
     from sim_client.simulator.simulator import Simulator
+    from sim_client.simulator.vector_simulator import VectorSimulator
 
 __all__ = [
     "DEFAULT_MAX_EPISODE_STEPS",
@@ -30,13 +33,18 @@ __all__ = [
     "Simulator",
     "SimulatorObservation",
     "StepResult",
+    "StepResults",
+    "VectorObservation",
+    "VectorSimulator",
     "check_rendering",
     "env_ids",
+    "require_backend",
 ]
 
 _HEAVY = {
     "Planner": "sim_client.simulator.planner",
     "Simulator": "sim_client.simulator.simulator",
+    "VectorSimulator": "sim_client.simulator.vector_simulator",
     "check_rendering": "sim_client.simulator.rendering",
     "env_ids": "sim_client.simulator.environment",
 }

@@ -17,6 +17,7 @@ from sim_client.errors import (
     UnsupportedControlMode,
     UnsupportedRobot,
 )
+from sim_client.simulator.backend import require_backend
 from sim_client.simulator.rendering import unavailable
 from sim_client.simulator.types import SimulationSettings
 
@@ -36,17 +37,19 @@ def env_ids() -> tuple[str, ...]:
     return tuple(sorted(REGISTERED_ENVS))
 
 
-def make_environment(settings: SimulationSettings) -> BaseEnv:
-    """The bare ManiSkill environment, one scene, in observation mode `rgb` (`none` without rendering).
+def make_environment(settings: SimulationSettings, num_envs: int = 1) -> BaseEnv:
+    """The bare ManiSkill environment in observation mode `rgb` (`none` without rendering), with `num_envs` scenes.
 
     ManiSkill's own episode limit is left behind with its wrapper; nothing but the caller truncates.
 
     Raises:
+        InvalidOption: the backends do not go together, or not with so many scenes.
         UnknownEnvironment, UnsupportedRobot, UnsupportedControlMode, RenderingUnavailable, SimulationError
     """
+    require_backend(settings, num_envs)
     _require_known(settings)
     try:
-        environment = _make(settings, settings.control_mode).unwrapped
+        environment = _make(settings, settings.control_mode, num_envs).unwrapped
     except (SystemExit, EOFError) as error:  # ManiSkill asks on the terminal whether to download, then exits
         raise _assets_error(settings) from error
     except FileNotFoundError as error:  # an environment that does not declare what it needs
@@ -61,10 +64,10 @@ def make_environment(settings: SimulationSettings) -> BaseEnv:
     return environment
 
 
-def _make(settings: SimulationSettings, control_mode: str | None) -> gymnasium.Env:
+def _make(settings: SimulationSettings, control_mode: str | None, num_envs: int = 1) -> gymnasium.Env:
     return gymnasium.make(
         settings.env_id,
-        num_envs=1,
+        num_envs=num_envs,
         robot_uids=settings.robot_uids,
         control_mode=control_mode,
         obs_mode="none" if settings.render_backend == "none" else "rgb",

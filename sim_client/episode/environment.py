@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 
 from sim_client.simulator import SimulationSettings, SimulatorObservation, StepResult
 
@@ -37,6 +37,9 @@ class Environment(Robot, Protocol):
 
     def observe(self, cameras: Sequence[str] | None = None) -> SimulatorObservation:
         """The state now, and the images of `cameras` (None: all) rendered now."""
+
+    def film(self, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+        """The scene now as an onlooker sees it, for a video; changes neither observations nor physics."""
 
     def close(self) -> None:
         """Free the scene."""

@@ -12,17 +12,18 @@ next_action() ──► the simulator's step ──► stepped(its result) ─�
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float32
 
-from policy_protocol import ActionChunk, EpisodeMoment, Observation, noise_seed
+from policy_protocol import ActionChunk, EpisodeMoment, noise_seed
 from sim_client.episode.chunk_use import MEASURED
 from sim_client.episode.chunks import ChunkExecutor
 from sim_client.episode.environment import Robot
 from sim_client.episode.hold import hold_action
 from sim_client.episode.observation import build_observation, rendered_cameras
+from sim_client.episode.question import Question
 from sim_client.episode.record import EpisodeRecord
 from sim_client.episode.rules import EpisodeRules
 from sim_client.episode.tally import EpisodeTally
@@ -33,16 +34,6 @@ __all__ = ["Episode", "Question"]
 
 _ROUND_TRIP = "round_trip_ms"
 """What `PolicyClient` adds to a reply's timing."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What an episode asks the policy, as `Policy.infer` takes it."""
-
-    observation: Observation
-    noise_seed: int
-    """A function of the run's seed, the episode's seed and the chunk's index, and of nothing else."""
-    moment: EpisodeMoment
 
 
 class Episode:

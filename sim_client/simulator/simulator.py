@@ -13,6 +13,7 @@ from mani_skill.envs.utils.observations import parse_obs_mode_to_struct
 from policy_protocol.errors import did_you_mean
 from sim_client.errors import RenderingUnavailable, SimulationError
 from sim_client.simulator.environment import make_environment
+from sim_client.simulator.film_camera import FilmCamera
 from sim_client.simulator.types import SimulationSettings, SimulatorObservation, StepResult
 
 __all__ = ["Simulator"]
@@ -49,6 +50,7 @@ class Simulator:
     def __init__(self, settings: SimulationSettings) -> None:
         self.settings = settings
         self._environment = make_environment(settings)
+        self._film_camera: FilmCamera | None = None
         self._stop_observing()
         self.cameras = tuple(self._environment.scene.sensors) if settings.render_backend != "none" else ()
         space = self._environment.single_action_space
@@ -66,6 +68,7 @@ class Simulator:
         """
         with self._failing_by_name("resetting"):
             _, self._info = self._environment.reset(seed=seed, options={"reconfigure": True})
+        self._film_camera = None
 
     def step(self, action: Float[np.ndarray, "action_dim"]) -> StepResult:
         """Apply one action for one control period: physics only.
@@ -98,6 +101,21 @@ class Simulator:
         self._require_cameras(names)
         with self._failing_by_name("observing"):
             return SimulatorObservation(images=self._render(names) if names else {}, state=self._state())
+
+    def film(self, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+        """The scene now as an onlooker sees it, with goals that are hidden from the policy.
+
+        Neither what `observe` shows nor the physics is changed by it.
+
+        Raises:
+            SimulationError: the task has no camera for onlookers, or nothing is rendered at all.
+        """
+        if self.settings.render_backend == "none":
+            raise RenderingUnavailable("Render backend 'none' films nothing. Pass --render-backend cpu.")
+        with self._failing_by_name("filming"):
+            if self._film_camera is None or self._film_camera.size != (height, width):
+                self._film_camera = FilmCamera(self._environment, height, width)
+            return self._film_camera.shoot()
 
     def close(self) -> None:
         """Free the scene. The simulator is of no use afterwards."""

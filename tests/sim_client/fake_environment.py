@@ -32,6 +32,7 @@ class FakeEnvironment:
         self.state_sources = {"agent/qpos": 9, "extra/tcp_pose": 7}
         self.resets: list[int] = []
         self.rendered: list[tuple[str, ...]] = []
+        self.filmed: list[int] = []
         self.actions: list[np.ndarray] = []
         self.break_at: int | None = None
         self.closed = False
@@ -69,6 +70,10 @@ class FakeEnvironment:
         qpos = np.arange(9, dtype=np.float32) / 10
         qpos[0] = self._way
         return SimulatorObservation(images, {"agent/qpos": qpos, "extra/tcp_pose": np.ones(7, np.float32)})
+
+    def film(self, height: int, width: int) -> np.ndarray:
+        self.filmed.append(self._steps)
+        return np.full((height, width, 3), 10 * (self._steps % 25), np.uint8)
 
     def close(self) -> None:
         self.closed = True

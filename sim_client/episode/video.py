@@ -107,11 +107,10 @@ class EpisodeVideo:
     def keep(self, record: EpisodeRecord) -> None:
         """Give the film its name, or delete it when this outcome is not wanted. Raises `RecordsError`."""
         self._writing(self._finish)
+        self._forget_earlier_attempts()
         if not self._rules.keeps(record):
             self.drop()
             return
-        for older in self._folder.glob(f"seed_{self._seed}_*.mp4"):  # of an episode whose record was not stored
-            older.unlink(missing_ok=True)
         self._writing(lambda: self._draft.replace(self._folder / f"seed_{self._seed}_{record.outcome}.mp4"))
 
     def drop(self) -> None:
@@ -150,6 +149,12 @@ class EpisodeVideo:
         self._file.mux(self._stream.encode(None))
         file, self._file = self._file, None
         file.close()
+
+    def _forget_earlier_attempts(self) -> None:
+        """Drafts of workers that were killed, and films whose episode has no record, since it is run again."""
+        drafts = set(self._folder.glob(f".seed_{self._seed}.*.draft")) - {self._draft}
+        for path in (*drafts, *self._folder.glob(f"seed_{self._seed}_*.mp4")):
+            path.unlink(missing_ok=True)
 
     def _quietly_close(self, file: av.container.OutputContainer) -> None:
         import av

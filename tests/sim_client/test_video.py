@@ -117,6 +117,14 @@ def test_an_episode_that_is_run_again_has_one_film(play, tmp_path):
     assert films(tmp_path) == ["videos/seed_7_success.mp4"]
 
 
+def test_the_draft_of_a_worker_that_was_killed_goes_when_its_episode_is_run_again(play, tmp_path):
+    (tmp_path / "videos").mkdir()
+    for name in (".seed_7.12345.draft", ".seed_77.12345.draft"):
+        (tmp_path / "videos" / name).touch()
+    play(VideoRules("failures", size=SMALL), first=0.25)
+    assert films(tmp_path) == ["videos/.seed_77.12345.draft"]
+
+
 def test_the_same_frames_give_the_same_file(play, tmp_path):
     play(VideoRules("all", size=SMALL))
     path = tmp_path / "videos" / "seed_7_timeout.mp4"

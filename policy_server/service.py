@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -199,19 +199,30 @@ class PolicyService:
     async def _infer(self, question: Question, record: RequestRecord) -> ActionChunk:
         rows = await self._preparation.rows(question)
         question.forget_observations()
-        chunks = await self._chunks(question, rows, record.client)
+        chunks = await self._of_one_checkpoint(question, rows, record.client)
         if not question.batched:
             return chunks[0]
         actions = np.stack([chunk.actions for chunk in chunks])
         timing = {key: max(chunk.timing[key] for chunk in chunks) for key in chunks[0].timing}
         return ActionChunk(actions, timing, chunks[0].checkpoint)
 
-    async def _chunks(self, question: Question, rows: Sequence[Any], client: str) -> Sequence[ActionChunk]:
-        """One chunk a row; when one row fails, the others are taken out of the queue."""
+    async def _of_one_checkpoint(self, question: Question, rows: Sequence[Any], client: str) -> Sequence[ActionChunk]:
+        """One chunk a row. The reply names one checkpoint: where another one was loaded between the rows of a request,
+        those of the earlier one are computed again."""
+        chunks: dict[int, ActionChunk] = {}
+        wanted: Sequence[int] = range(len(rows))
+        while wanted:
+            computed = await self._chunks(question, {row: rows[row] for row in wanted}, client)
+            chunks |= zip(wanted, computed, strict=True)
+            wanted = [row for row, chunk in chunks.items() if chunk.checkpoint != computed[-1].checkpoint]
+        return [chunks[row] for row in range(len(rows))]
+
+    async def _chunks(self, question: Question, rows: Mapping[int, Any], client: str) -> Sequence[ActionChunk]:
+        """One chunk a row, by its number; when one row fails, the others are taken out of the queue."""
         futures: list[asyncio.Future[ActionChunk]] = []
         try:
-            for index, row in enumerate(rows):
-                waiting = self._batcher.submit(row, question.row_seed(index), self._expires(question), client)
+            for number, row in rows.items():
+                waiting = self._batcher.submit(row, question.row_seed(number), self._expires(question), client)
                 futures.append(asyncio.wrap_future(waiting))
             return await asyncio.gather(*futures)
         except ChunkwireError:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from sim_client.results.directory import read_results, report_path
-from sim_client.results.report import headline, write_report
-from sim_client.results.summary import Summary
+from sim_client.results.report import headline, html_path, write_report
+from sim_client.results.summary import Summary, summarize
 
 __all__ = ["report_command", "show_result"]
 
@@ -19,22 +19,24 @@ def report_command(
     directory: Annotated[Path, typer.Argument(help="Results directory of an evaluation.", metavar="DIR")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Rebuild DIR/report.md from the records, also of an unfinished run."""
+    """Rebuild DIR/report.md and DIR/report.html from the records, also of an unfinished run."""
+    write_report(directory)
     show_result(directory, as_json)
 
 
 def show_result(directory: Path, as_json: bool) -> Summary:
-    """Write the report and print the result: one line and the report's path, or JSON.
+    """Print the result of a run whose report is written: one line and the report's path, or JSON.
 
     Raises:
         RecordsError: there is no evaluation in `directory`, or it is damaged.
     """
-    summary = write_report(directory)
-    run, _ = read_results(directory)
+    run, records = read_results(directory)
+    summary = summarize(run, records)
     report = report_path(directory)
     if as_json:
-        places = {"env_id": run.options.env_id, "directory": str(directory), "report": str(report)}
-        print(json.dumps({**places, **summary.to_json()}, indent=2))
+        places = {"directory": str(directory), "report": str(report), "html": str(html_path(directory))}
+        stop = {"stopped_after": run.stopped_after, "anytime_interval_95": run.sure_interval}
+        print(json.dumps({"env_id": run.options.env_id, **places, **summary.to_json(), **stop}, indent=2))
     else:
         print(f"{headline(run, summary)}\nReport: {report}")
     return summary

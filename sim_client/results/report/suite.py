@@ -1,0 +1,143 @@
+"""`suite.md` and `suite.html`: several runs, one row each, and what may be said of them together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sim_client.results.directory import read_results
+from sim_client.results.report.caveats import caveats
+from sim_client.results.report.markdown import table
+from sim_client.results.report.wording import ShownRate, at_end, shown_rates
+from sim_client.results.report.write import html_path, write_files
+from sim_client.results.run_record import RunRecord
+from sim_client.results.summary import HEADLINE, Summary, summarize
+from sim_client.statistics.rate import Rate
+
+__all__ = ["SuiteRow", "SuiteTotal", "suite_json", "write_suite_report"]
+
+
+@dataclass(frozen=True)
+class SuiteRow:
+    """One run of the suite."""
+
+    directory: Path
+    run: RunRecord
+    summary: Summary
+    remarks: tuple[str, ...]
+    """Titles of the run's caveats."""
+
+    @classmethod
+    def read(cls, directory: Path) -> SuiteRow:
+        """Raises `RecordsError`: there is no evaluation in `directory`."""
+        run, records = read_results(directory)
+        summary = summarize(run, records)
+        return cls(directory, run, summary, tuple(caveat.title for caveat in caveats(run, records, summary)))
+
+    @property
+    def success(self) -> ShownRate:
+        """success_once with the interval that holds for the run."""
+        return shown_rates(self.run, self.summary)[0]
+
+    def link(self, start: Path) -> str:
+        """URL of the run's own report, relative to the folder `start`."""
+        return quote(os.path.relpath(html_path(self.directory), start))
+
+
+@dataclass(frozen=True)
+class SuiteTotal:
+    """All tasks together: the mean of their rates, so that a task with more episodes does not weigh more."""
+
+    mean: float | None
+    """Of success_once, over the tasks that have a scored episode."""
+    measured: int
+    tasks: int
+    pooled: Rate | None
+    """All episodes in one rate, where all tasks have the same number, fixed in advance: the mean is that rate."""
+
+    @classmethod
+    def of(cls, rows: Sequence[SuiteRow]) -> SuiteTotal:
+        """Count."""
+        rates = [row.summary.success_once for row in rows]
+        values = [rate.value for rate in rates if rate.value is not None]
+        fixed = all(row.run.sure_interval is None for row in rows)
+        equal = fixed and len(values) == len(rates) and len({rate.episodes for rate in rates}) == 1
+        pooled = Rate(sum(rate.successes for rate in rates), sum(rate.episodes for rate in rates)) if equal else None
+        return cls(sum(values) / len(values) if values else None, len(values), len(rates), pooled)
+
+    def __str__(self) -> str:
+        if self.mean is None:
+            return f"No task of {self.tasks} has an episode with a verdict."
+        text = f"Mean of {self.measured} task rates: {self.mean:.0%}"
+        if self.measured < self.tasks:
+            text += f" ({self.tasks - self.measured} of {self.tasks} have no episode with a verdict and are left out)"
+        if self.pooled is None:
+            return f"{text}. No interval: the numbers of episodes differ or were not fixed in advance."
+        return f"{text}; as every task has the same number of episodes it is {self.pooled}, true of these tasks alone."
+
+
+def write_suite_report(directory: Path, results: Sequence[Path]) -> None:
+    """Write `suite.md` and `suite.html` into `directory`, which is made if need be.
+
+    Args:
+        results: directories of evaluations, in the order of the rows.
+
+    Raises:
+        RecordsError: one of them holds no evaluation, or a file cannot be written.
+    """
+    from sim_client.results.report.suite_html import suite_html  # jinja2 and matplotlib
+
+    rows = tuple(map(SuiteRow.read, results))
+    total = SuiteTotal.of(rows)
+    write_files(
+        {
+            directory / "suite.md": _markdown(directory, rows, total),
+            directory / "suite.html": suite_html(directory, rows, total),
+        }
+    )
+
+
+def suite_json(results: Sequence[Path]) -> dict[str, Any]:
+    """What `--json` prints: every run's summary, and the total. Raises `RecordsError`."""
+    rows = tuple(map(SuiteRow.read, results))
+    total = SuiteTotal.of(rows)
+    return {
+        "headline": HEADLINE,
+        "tasks": [
+            {"env_id": row.run.options.env_id, "directory": str(row.directory), **row.summary.to_json()} for row in rows
+        ],
+        "total": {
+            "mean_of_task_rates": total.mean,
+            "measured_tasks": total.measured,
+            "tasks": total.tasks,
+            "pooled": None if total.pooled is None else str(total.pooled),
+            "text": str(total),
+        },
+    }
+
+
+def _markdown(directory: Path, rows: Sequence[SuiteRow], total: SuiteTotal) -> str:
+    header = ("task", HEADLINE, "at the end", "median steps", "episodes per minute", "errors", "remarks", "report")
+    lines = [f"# {total}", "", *table(header, (_cells(row, directory) for row in rows)), ""]
+    interval = "95% interval, Wilson's where nothing else is said"
+    lines.append(f"Rates are k/n = share [{interval}] over the episodes that did not end in an error.")
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: SuiteRow, directory: Path) -> tuple[object, ...]:
+    summary = row.summary
+    rate = summary.throughput.episodes_per_minute
+    return (
+        row.run.options.env_id,
+        row.success,
+        f"{summary.success_at_end} ({at_end(row.run)})",
+        f"{summary.steps['q50']:g}" if summary.steps else "-",
+        "-" if rate is None else f"{rate:.1f}",
+        summary.outcomes["error"],
+        "; ".join(row.remarks) or "none",
+        f"[report]({row.link(directory)})",
+    )

@@ -17,6 +17,7 @@ __all__ = [
     "UnknownEnvironment",
     "UnsupportedControlMode",
     "UnsupportedRobot",
+    "WorkersFailed",
 ]
 
 
@@ -86,6 +87,12 @@ class TrajectoryError(ChunkwireError):
     """A trajectory file is missing, damaged or not in the expected layout."""
 
     code = "trajectory"
+
+
+class WorkersFailed(ChunkwireError):
+    """Worker processes die whatever they are given."""
+
+    code = "workers"
 
 
 class CollectionError(ChunkwireError):

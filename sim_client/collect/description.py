@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sim_client.collect.parts import SimulatorDescription
 from sim_client.collect.request import CollectionRequest
 from sim_client.collect.trajectory_facts import EpisodeFacts, SimulationFacts, TrajectoryFacts
+from sim_client.simulator import SimulatorDescription
 from sim_client.tasks import task
 from sim_client.versions import installed_versions
 

@@ -27,27 +27,14 @@ from policy_protocol.json_tree import from_json, to_json
 from sim_client.collect.request import CollectionRequest, require_same, require_same_versions
 from sim_client.errors import CollectionError
 from sim_client.files import LOCK, FolderInUse, lock_folder, replacing
+from sim_client.simulator import SimulatorDescription
 from sim_client.versions import installed_versions
 
-__all__ = ["Parts", "SimulatorDescription"]
+__all__ = ["Parts"]
 
 T = TypeVar("T")
 
 _REQUEST, _SIMULATOR, _VERSIONS = "request.json", "simulator.json", "versions.json"
-
-
-@dataclass(frozen=True)
-class SimulatorDescription:
-    """What only a running simulator knows about itself."""
-
-    cameras: tuple[str, ...]
-    """Names, in ManiSkill's order."""
-    action_low: tuple[float, ...]
-    """Lower bounds."""
-    action_high: tuple[float, ...]
-    """Upper bounds."""
-    state_sources: Mapping[str, int]
-    """Width of each source."""
 
 
 @dataclass(frozen=True)

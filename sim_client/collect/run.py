@@ -7,16 +7,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sim_client.collect.crew import Crew
 from sim_client.collect.description import describe
-from sim_client.collect.parts import Parts, SimulatorDescription
+from sim_client.collect.parts import Parts
 from sim_client.collect.progress import CollectionProgress
 from sim_client.collect.request import CollectionRequest, require_same, require_same_versions
+from sim_client.collect.seeds import seeds_from
 from sim_client.collect.selection import chosen_seeds, next_seed, require_hope
 from sim_client.collect.trajectories import merge_episodes, split_episode
 from sim_client.collect.trajectory_facts import TrajectoryFacts, facts_path, read_facts, write_facts
+from sim_client.collect.workshop import DemonstrationWorkshop
+from sim_client.crew.processes import ProcessCrew
 from sim_client.errors import CollectionError, InvalidOption, TrajectoryError
 from sim_client.option_checks import require_at_least
+from sim_client.simulator import SimulatorDescription
 from sim_client.versions import installed_versions
 
 __all__ = ["Collection", "collect"]
@@ -150,14 +153,11 @@ def _collect_parts(request: CollectionRequest, parts: Parts, workers: int, conso
     if chosen_seeds(outcomes, first, wanted) is not None:
         return outcomes
     kept = sum(reason is None for reason in outcomes.values())
-
-    def described(description: SimulatorDescription) -> None:
-        parts.description = description
-
-    crew = Crew(request, parts.directory, min(workers, max(1, wanted - kept)), described)
+    workshop = DemonstrationWorkshop(request, parts.directory)
+    crew = ProcessCrew(workshop, parts.directory, min(workers, max(1, wanted - kept)))
     try:
         with CollectionProgress(console, request.env_id, wanted, kept, len(outcomes) - kept) as progress:
-            for seed, reason in crew.run(lambda busy: next_seed(outcomes, busy, first, wanted)):
+            for seed, reason in seeds_from(crew, parts, lambda busy: next_seed(outcomes, busy, first, wanted)):
                 outcomes[seed] = reason
                 if reason is not None:
                     parts.fail(seed, reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from sim_client.commands.collect import collect_command
+from sim_client.commands.compare import compare_command
 from sim_client.commands.evaluate import evaluate_command
 from sim_client.commands.report import report_command
 from sim_client.commands.tasks import tasks_command
@@ -20,5 +21,6 @@ app = typer.Typer(
 )
 app.callback(invoke_without_command=True)(evaluate_command)
 app.command("collect")(collect_command)
+app.command("compare")(compare_command)
 app.command("report")(report_command)
 app.command("tasks")(tasks_command)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 
 from policy_protocol import PolicySpec
 from policy_protocol.errors import SpecMismatch
 from policy_protocol.spec import CameraSpec, SimulationSpec
-from sim_client.episode.environment import Environment
 from sim_client.results.mismatch import Mismatch
 from sim_client.results.options import EvaluationOptions
+from sim_client.simulator import SimulatorDescription
 
 __all__ = ["camera_path", "camera_size", "environment_mismatches", "option_mismatches", "simulation_of"]
 
@@ -69,12 +68,12 @@ def option_mismatches(spec: PolicySpec, options: EvaluationOptions) -> tuple[Mis
     return (*found, *_seed_mismatch(simulation, options))
 
 
-def environment_mismatches(spec: PolicySpec, environment: Environment) -> tuple[Mismatch, ...]:
+def environment_mismatches(spec: PolicySpec, simulator: SimulatorDescription) -> tuple[Mismatch, ...]:
     """What the built simulator lacks or does otherwise."""
     return (
-        *_missing_cameras(spec.observation.cameras, environment.cameras),
-        *_missing_state(spec, environment),
-        *_action_mismatches(spec, environment),
+        *_missing_cameras(spec.observation.cameras, simulator.cameras),
+        *_missing_state(spec, simulator),
+        *_action_mismatches(spec, simulator),
     )
 
 
@@ -145,10 +144,10 @@ def _missing_cameras(cameras: Sequence[CameraSpec], available: Sequence[str]) ->
     ]
 
 
-def _missing_state(spec: PolicySpec, environment: Environment) -> list[Mismatch]:
+def _missing_state(spec: PolicySpec, simulator: SimulatorDescription) -> list[Mismatch]:
     found = []
     for part in spec.observation.state.fields:
-        width = environment.state_sources.get(part.source)
+        width = simulator.state_sources.get(part.source)
         if width is not None and width >= part.stop:
             continue
         has = f"has no {part.source!r}" if width is None else f"has {width} numbers there"
@@ -157,30 +156,30 @@ def _missing_state(spec: PolicySpec, environment: Environment) -> list[Mismatch]
                 f"observation.state.{part.name}",
                 f"{part.source!r}[{part.start}:{part.stop}]",
                 has,
-                f"Available: {', '.join(f'{name} ({size})' for name, size in environment.state_sources.items())}.",
+                f"Available: {', '.join(f'{name} ({size})' for name, size in simulator.state_sources.items())}.",
                 allowable=False,
             )
         )
     return found
 
 
-def _action_mismatches(spec: PolicySpec, environment: Environment) -> list[Mismatch]:
-    dimension = environment.action_low.size
+def _action_mismatches(spec: PolicySpec, simulator: SimulatorDescription) -> list[Mismatch]:
+    dimension = len(simulator.action_low)
     if dimension != spec.action.dimension:
         remedy = "Leave --control-mode and --robot out."
         return [
             Mismatch("action.dimension", f"{spec.action.dimension} numbers", f"{dimension}", remedy, allowable=False)
         ]
     bounds = (
-        ("action.low", spec.action.low, environment.action_low),
-        ("action.high", spec.action.high, environment.action_high),
+        ("action.low", spec.action.low, simulator.action_low),
+        ("action.high", spec.action.high, simulator.action_high),
     )
     return [
-        Mismatch(field, _numbers(np.asarray(trained)), _numbers(actual), "The controller scales actions otherwise.")
+        Mismatch(field, _numbers(trained), _numbers(actual), "The controller scales actions otherwise.")
         for field, trained, actual in bounds
         if trained and not np.allclose(trained, actual, atol=_BOUND_TOLERANCE)
     ]
 
 
-def _numbers(values: Float[np.ndarray, "action_dim"]) -> str:
+def _numbers(values: Sequence[float]) -> str:
     return f"[{', '.join(f'{value:.4g}' for value in values)}]"

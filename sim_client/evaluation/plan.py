@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from policy_protocol import PolicySpec
 from policy_protocol.spec import SimulationSpec
+from sim_client.episode.chunk_use import ChunkUse
 from sim_client.errors import InvalidOption
 from sim_client.evaluation.acceptance import require_compatible
 from sim_client.evaluation.compatibility import camera_size, option_mismatches, simulation_of
@@ -25,7 +26,7 @@ class EvaluationPlan:
     seeds: tuple[int, ...]
     """Of the episodes, in their order."""
     prompt: str
-    execution_horizon: int
+    chunk_use: ChunkUse
     mismatches: tuple[Mismatch, ...]
     """Differences from training that were allowed by name."""
     notices: tuple[str, ...]
@@ -41,12 +42,14 @@ def plan_evaluation(spec: PolicySpec, options: EvaluationOptions) -> EvaluationP
     """
     simulation = simulation_of(spec)
     mismatches = require_compatible(option_mismatches(spec, options), options.allow_mismatch, spec)
+    chunk_use = options.chunk_use(spec.policy.execution_horizon)
+    chunk_use.check(spec)
     prompt = options.prompt or _default_prompt(spec, options.env_id)
     return EvaluationPlan(
         settings=_settings(spec, simulation, options),
         seeds=_seeds(simulation, options),
         prompt=prompt,
-        execution_horizon=_execution_horizon(spec, options.execution_horizon),
+        chunk_use=chunk_use,
         mismatches=mismatches,
         notices=(
             *_seed_notices(options),
@@ -85,16 +88,6 @@ def _settings(spec: PolicySpec, simulation: SimulationSpec, options: EvaluationO
         sim_backend=options.sim_backend,
         render_backend=options.render_backend,
     )
-
-
-def _execution_horizon(spec: PolicySpec, asked: int | None) -> int:
-    longest = spec.policy.action_horizon
-    if asked is not None and asked > longest:
-        raise InvalidOption(
-            f"--execution-horizon {asked} is longer than the policy's action horizon. Pass 1 to {longest}.",
-            field="--execution-horizon",
-        )
-    return asked or spec.policy.execution_horizon
 
 
 def _default_prompt(spec: PolicySpec, env_id: str) -> str:

@@ -1,4 +1,4 @@
-"""The connection to the policy over a whole run, which may outlive a server."""
+"""A worker's connection to the policy over a whole run, which may outlive a server."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ __all__ = ["PolicyLine"]
 
 
 class PolicyLine:
-    """The connection to the policy, dialled again after it was lost.
+    """The connection to the policy, dialled when it is needed and again after it was lost.
 
     Args:
         connect: opens a connection; waits for the server as long as the user allows.
-        policy: the first connection.
+        spec_hash: of the policy that the run measures.
     """
 
-    def __init__(self, connect: Callable[[], Policy], policy: Policy) -> None:
+    def __init__(self, connect: Callable[[], Policy], spec_hash: str) -> None:
         self._connect = connect
-        self._policy: Policy | None = policy
-        self._spec_hash = policy.spec.hash
+        self._policy: Policy | None = None
+        self._spec_hash = spec_hash
 
     def policy(self) -> Policy:
-        """A live connection to the same policy as at the start.
+        """A live connection to the run's policy.
 
         Raises:
             ServerUnavailable: nobody answers any more.

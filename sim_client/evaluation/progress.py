@@ -1,22 +1,22 @@
-"""What a person sees while an evaluation runs: a live line on a terminal, plain lines elsewhere."""
+"""What a person sees while an evaluation runs: live lines on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
 from sim_client.episode.record import EpisodeRecord
-from sim_client.results.statistics import Rate
+from sim_client.statistics.rate import Rate
 
 __all__ = ["Progress"]
 
 
 class Progress:
-    """Running rate, speed and waiting share, written to standard error.
+    """Running rate, speed, waiting share, and what every worker is at; written to standard error.
 
     Args:
         planned: episodes of the whole run.
@@ -29,8 +29,8 @@ class Progress:
         self._records = [record for record in finished if record.outcome != "error"]
         self._resumed = len(self._records)
         self._started = time.monotonic()
-        self._now = ""
-        self._live = Live(console=self._console, get_renderable=self._line, refresh_per_second=4, transient=True)
+        self._workers: dict[int, str] = {}
+        self._live = Live(console=self._console, get_renderable=self._lines, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Progress:
         if self._resumed:
@@ -46,15 +46,20 @@ class Progress:
         """One line that stays."""
         self._console.print(text, markup=False, soft_wrap=True)
 
-    def step(self, seed: int, step: int) -> None:
-        """The running episode has done `step` steps."""
-        self._now = f"seed {seed}, step {step}"
+    def step(self, worker: int, seed: int, step: int) -> None:
+        """A worker's episode has done `step` steps."""
+        self._workers[worker] = f"seed {seed}, step {step}"
 
-    def finished(self, record: EpisodeRecord) -> None:
+    def lost(self, worker: int, reason: str) -> None:
+        """A worker died and is replaced."""
+        self._workers[worker] = "starting anew"
+        self.say(f"Worker {worker + 1} is replaced: {reason}.")
+
+    def finished(self, worker: int, record: EpisodeRecord) -> None:
         """An episode has its record."""
         if record.outcome != "error":
             self._records.append(record)
-        self._now = ""
+        self._workers[worker] = "between episodes"
         first = "" if record.first_success is None else f" (first at step {record.first_success})"
         standing = "" if self._console.is_terminal else f"  |  {self._standing()}"
         self.say(
@@ -73,8 +78,10 @@ class Progress:
         if not new or not total:
             return "no speed yet"
         waiting = sum(record.wall.wait_s for record in new) / total
-        return f"{len(new) / minutes:.1f} episodes/min, {waiting:.0%} of it waiting for the policy"
+        left = (self._planned - len(self._records)) * minutes / len(new)
+        return f"{len(new) / minutes:.1f} episodes/min, {waiting:.0%} of it waiting for the policy, {left:.0f} min left"
 
-    def _line(self) -> Text:
-        text = f"{len(self._records)}/{self._planned} finished  {self._standing()}  {self._now}"
-        return Text(text, no_wrap=True, overflow="ellipsis")
+    def _lines(self) -> Group:
+        lines = [f"{len(self._records)}/{self._planned} finished  {self._standing()}"]
+        lines += [f"  worker {worker + 1}: {state}" for worker, state in sorted(self._workers.items())]
+        return Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))

@@ -40,7 +40,8 @@ def read_results(path: Path) -> tuple[RunRecord, tuple[EpisodeRecord, ...]]:
     """
     run = RunRecord.read(path / _RUN)
     records = final_records(read_records(path / _EPISODES))
-    return run, tuple(record for record in records if record.seed in set(run.seeds))
+    counted = set(run.counted_seeds)
+    return run, tuple(record for record in records if record.seed in counted)
 
 
 class ResultsDirectory:
@@ -77,7 +78,7 @@ class ResultsDirectory:
     def remaining(self) -> tuple[tuple[int, int], ...]:
         """(index, seed) of the episodes that have no result yet; those that ended in an error count as such."""
         finished = {record.seed for record in self.records() if record.outcome != "error"}
-        return tuple((index, seed) for index, seed in enumerate(self.run.seeds) if seed not in finished)
+        return tuple((index, seed) for index, seed in enumerate(self.run.counted_seeds) if seed not in finished)
 
     def note_mismatches(self, found: Sequence[Mismatch]) -> None:
         """Add what the built simulator does otherwise than training, allowed by name, to `run.json`."""
@@ -85,6 +86,12 @@ class ResultsDirectory:
         new = tuple(mismatch for mismatch in found if mismatch.field not in known)
         if new:
             self.run = replace(self.run, mismatches=(*self.run.mismatches, *new))
+            self.run.write(self.path / _RUN)
+
+    def stop_after(self, count: int, interval: tuple[float, float]) -> None:
+        """Note in `run.json` that the first `count` episodes are enough."""
+        if self.run.stopped_after != count:
+            self.run = replace(self.run, stopped_after=count, sure_interval=interval)
             self.run.write(self.path / _RUN)
 
     def append(self, record: EpisodeRecord) -> None:

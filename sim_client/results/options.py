@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sim_client.episode.chunk_use import MEASURED, ChunkUse
 from sim_client.errors import InvalidOption
 from sim_client.option_checks import RENDER_BACKENDS, SIM_BACKENDS, require_at_least, require_choice
 
@@ -46,8 +47,10 @@ class EvaluationOptions:
     """Temporal ensembling: every step runs the mean of all chunks' actions for it, weighted by exp(-ensemble * i)."""
     overlap: int | None = None
     """Asynchronous inference: the next chunk is asked for this many steps before the current one is used up."""
-    latency_ms: float | str | None = None
-    """Milliseconds that an answer takes on the robot's clock; `measured` takes what it really took."""
+    latency_ms: float | None = None
+    """Milliseconds that an answer takes on the robot's clock."""
+    measured_latency: bool = False
+    """An answer takes as long on the robot's clock as it really took; two runs then differ."""
     settle_steps: int | None = 10
     """Steps run after the first success, then `success_at_end` is judged; None runs on to the limit."""
     stop_when_sure: float | None = None
@@ -101,9 +104,18 @@ class EvaluationOptions:
             "--execution-horizon": self.execution_horizon,
             "--ensemble": self.ensemble,
             "--async": self.overlap,
-            "--latency-ms": self.latency_ms,
+            "--latency-ms": MEASURED if self.measured_latency else self.latency_ms,
         }
         return {flag: str(value) for flag, value in chosen.items() if value is not None}
+
+    def chunk_use(self, execution_horizon: int) -> ChunkUse:
+        """How chunks are used. Raises `InvalidOption`.
+
+        Args:
+            execution_horizon: the policy's own, for where none was asked for.
+        """
+        horizon = self.execution_horizon or execution_horizon
+        return ChunkUse(horizon, self.ensemble, self.overlap, self.latency_ms, self.measured_latency)
 
     def _require_a_width(self) -> None:
         if self.stop_when_sure is not None and not 0 < self.stop_when_sure < 1:

@@ -55,6 +55,10 @@ class RunRecord:
     """The policy's whole spec."""
     extended_from: tuple[int, ...] = ()
     """Earlier numbers of episodes, where a finished run was continued with more."""
+    stopped_after: int | None = None
+    """Episodes, from the list's beginning, after which `--stop-when-sure` was content; the rest does not count."""
+    sure_interval: tuple[float, float] | None = None
+    """The anytime-valid 95% interval on success_once at that moment."""
 
     @property
     def provenance(self) -> Provenance:
@@ -67,6 +71,11 @@ class RunRecord:
             overrides=self.overrides,
             allowed_mismatches=tuple(mismatch.field for mismatch in self.mismatches),
         )
+
+    @property
+    def counted_seeds(self) -> tuple[int, ...]:
+        """The episodes whose results count: the whole list, or its beginning up to where the run was sure."""
+        return self.seeds[: self.stopped_after]
 
     @property
     def command_line(self) -> str:
@@ -105,6 +114,8 @@ class RunRecord:
             command=other.command,
             options=options,
             seeds=other.seeds,
+            stopped_after=None,
+            sure_interval=None,
             mismatches=tuple(mismatches.values()),
             notices=tuple(dict.fromkeys((*self.notices, *other.notices))),
             extended_from=(*self.extended_from, planned),

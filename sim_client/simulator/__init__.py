@@ -14,6 +14,7 @@ from sim_client.simulator.backend import require_backend
 from sim_client.simulator.types import (
     DEFAULT_MAX_EPISODE_STEPS,
     SimulationSettings,
+    SimulatorDescription,
     SimulatorObservation,
     StepResult,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "Planner",
     "SimulationSettings",
     "Simulator",
+    "SimulatorDescription",
     "SimulatorObservation",
     "StepResult",
     "StepResults",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -11,7 +12,13 @@ from jaxtyping import Float32, UInt8
 from sim_client.errors import InvalidOption
 from sim_client.option_checks import RENDER_BACKENDS, SIM_BACKENDS, require_at_least, require_choice
 
-__all__ = ["DEFAULT_MAX_EPISODE_STEPS", "SimulationSettings", "SimulatorObservation", "StepResult"]
+__all__ = [
+    "DEFAULT_MAX_EPISODE_STEPS",
+    "SimulationSettings",
+    "SimulatorDescription",
+    "SimulatorObservation",
+    "StepResult",
+]
 
 DEFAULT_MAX_EPISODE_STEPS = 300
 """Twice the longest common demonstration (PegInsertionSide-v1, about 150 steps at 20 Hz)."""
@@ -63,6 +70,39 @@ class SimulationSettings:
             )
         require_choice("--sim-backend", self.sim_backend, SIM_BACKENDS)
         require_choice("--render-backend", self.render_backend, RENDER_BACKENDS)
+
+
+@dataclass(frozen=True)
+class SimulatorDescription:
+    """What only a running simulator knows about itself."""
+
+    cameras: tuple[str, ...]
+    """Names, in ManiSkill's order."""
+    action_low: tuple[float, ...]
+    """Lower bounds."""
+    action_high: tuple[float, ...]
+    """Upper bounds."""
+    state_sources: Mapping[str, int]
+    """Width of each entry of `SimulatorObservation.state`."""
+
+    @classmethod
+    def of(cls, simulator: SelfDescribing) -> SimulatorDescription:
+        """The plain facts, which travel between processes and into files."""
+        return cls(
+            cameras=tuple(simulator.cameras),
+            action_low=tuple(simulator.action_low.tolist()),
+            action_high=tuple(simulator.action_high.tolist()),
+            state_sources=dict(simulator.state_sources),
+        )
+
+
+class SelfDescribing(Protocol):
+    """A simulator, real or fake."""
+
+    cameras: tuple[str, ...]
+    action_low: Float32[np.ndarray, "action_dim"]
+    action_high: Float32[np.ndarray, "action_dim"]
+    state_sources: Mapping[str, int]
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def describe_run(spec: PolicySpec) -> Callable[..., RunRecord]:
             seeds=plan.seeds,
             settings=plan.settings,
             prompt=plan.prompt,
-            execution_horizon=plan.execution_horizon,
+            execution_horizon=plan.chunk_use.execution_horizon,
             checkpoint=str(spec.policy.checkpoint),
             spec_hash=spec.hash,
             overrides=options.overrides,

@@ -20,11 +20,13 @@ from rich.console import Console
 
 from policy_protocol.errors import ChunkwireError
 from sim_client.collect import Collection, CollectionRequest, collect
-from sim_client.collect.crew import Crew
 from sim_client.collect.parts import Parts
+from sim_client.collect.seeds import seeds_from
 from sim_client.collect.selection import chosen_seeds, next_seed, require_hope
 from sim_client.collect.trajectories import read_episode
 from sim_client.collect.trajectory_facts import facts_path
+from sim_client.collect.workshop import DemonstrationWorkshop
+from sim_client.crew.processes import ProcessCrew
 from sim_client.errors import CollectionError, InvalidOption, UnknownEnvironment
 from sim_client.simulator import Simulator
 
@@ -230,14 +232,32 @@ def test_ctrl_c_keeps_what_is_there_and_exits_130(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
+def collected_from(
+    folder: Path, at_work: Callable[[], None] = lambda: None, silence_s: float = 60.0
+) -> tuple[int, str | None]:
+    """What becomes of seed 9, with one worker."""
+    parts = Parts(folder / "push.h5")
+    parts.lock()
+    parts.open(REQUEST)
+    crew = ProcessCrew(DemonstrationWorkshop(REQUEST, folder), folder, 1, silence_s)
+
+    def next_seed_of(busy: frozenset[int]) -> int | None:
+        if 9 in busy:
+            return None
+        at_work()
+        return 9
+
+    try:
+        return next(seeds_from(crew, parts, next_seed_of))
+    finally:
+        crew.stop()
+        parts.close()
+
+
 def test_a_seed_that_two_workers_fail_on_is_given_up(tmp_path: Path) -> None:
     """The first worker hangs, the second one dies."""
     fates = [signal.SIGSTOP, signal.SIGKILL]
-    crew = Crew(REQUEST, tmp_path, 1, lambda _: strike(fates.pop(0)), silence_seconds=3.0)
-    try:
-        finished = next(crew.run(lambda busy: None if 9 in busy else 9))
-    finally:
-        crew.stop()
+    finished = collected_from(tmp_path, lambda: strike(fates.pop(0)), silence_s=3.0)
     assert finished == (9, "it failed two workers, the second time because the worker died by SIGKILL")
     assert fates == []
 
@@ -249,12 +269,8 @@ def strike(fate: signal.Signals) -> None:
 
 def test_a_demonstration_that_cannot_be_written_ends_the_run_and_is_no_fault_of_its_seed(tmp_path: Path) -> None:
     (tmp_path / "seed_9.h5").mkdir()
-    crew = Crew(REQUEST, tmp_path, 1, lambda _: None)
-    try:
-        with pytest.raises(CollectionError, match=r"seed_9\.h5 cannot be written: Is a directory\. .* another --out"):
-            next(crew.run(lambda busy: None if 9 in busy else 9))
-    finally:
-        crew.stop()
+    with pytest.raises(CollectionError, match=r"seed_9\.h5 cannot be written: Is a directory\. .* another --out"):
+        collected_from(tmp_path)
 
 
 @pytest.fixture

@@ -15,7 +15,11 @@ from sim_client.evaluation.acceptance import require_compatible
 from sim_client.evaluation.compatibility import environment_mismatches, option_mismatches
 from sim_client.evaluation.plan import plan_evaluation
 from sim_client.results.options import EvaluationOptions
-from sim_client.simulator import SimulationSettings
+from sim_client.simulator import SimulationSettings, SimulatorDescription
+
+
+def described(**changes: object) -> SimulatorDescription:
+    return SimulatorDescription.of(FakeEnvironment(make_settings(), **changes))
 
 
 def options(**changes: object) -> EvaluationOptions:
@@ -109,25 +113,25 @@ def test_a_policy_of_no_simulator_is_explained(spec):
 
 
 def test_a_matching_environment_has_no_mismatches(spec):
-    assert environment_mismatches(spec, FakeEnvironment(make_settings())) == ()
+    assert environment_mismatches(spec, described()) == ()
 
 
 def test_a_required_camera_that_is_lacking_cannot_be_allowed(spec):
-    found = environment_mismatches(spec, FakeEnvironment(make_settings(), cameras=("base_camera",)))
+    found = environment_mismatches(spec, described(cameras=("base_camera",)))
     with pytest.raises(SpecMismatch, match="(?s)a camera 'hand_camera' as 'observation/wrist_image'.*cannot be asked"):
         require_compatible(found, ("observation.cameras",), spec)
 
 
 def test_a_camera_that_was_always_black_may_lack_and_is_said(spec):
     black = with_camera(spec, 1, all_zero=True)
-    assert environment_mismatches(black, FakeEnvironment(make_settings(), cameras=("base_camera",))) == ()
+    assert environment_mismatches(black, described(cameras=("base_camera",))) == ()
     (notice,) = plan_evaluation(black, options()).notices
     assert notice.startswith("The camera 'observation/wrist_image' was black in every training image")
 
 
 def test_an_optional_camera_may_lack(spec):
     optional = with_camera(spec, 1, required=False)
-    assert environment_mismatches(optional, FakeEnvironment(make_settings(), cameras=("base_camera",))) == ()
+    assert environment_mismatches(optional, described(cameras=("base_camera",))) == ()
 
 
 @pytest.mark.parametrize(
@@ -141,18 +145,18 @@ def test_state_that_the_simulator_cannot_give_is_refused(spec, part, words):
     state = replace(spec.observation.state, fields=(part,))
     greedy = replace(spec, observation=replace(spec.observation, state=state))
     with pytest.raises(SpecMismatch, match=words):
-        require_compatible(environment_mismatches(greedy, FakeEnvironment(make_settings())), (), greedy)
+        require_compatible(environment_mismatches(greedy, described()), (), greedy)
 
 
 def test_another_action_dimension_is_refused(spec):
-    found = environment_mismatches(spec, FakeEnvironment(make_settings(), action_dim=8))
+    found = environment_mismatches(spec, described(action_dim=8))
     with pytest.raises(SpecMismatch, match="action.dimension: the policy has 7 numbers, the simulator 8"):
         require_compatible(found, (), spec)
 
 
 def test_other_controller_bounds_are_refused(spec):
     wide = replace(spec, action=replace(spec.action, high=(2.0,) * 7))
-    (mismatch,) = environment_mismatches(wide, FakeEnvironment(make_settings()))
+    (mismatch,) = environment_mismatches(wide, described())
     assert mismatch.field == "action.high"
 
 

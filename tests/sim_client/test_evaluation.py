@@ -18,8 +18,10 @@ from rich.console import Console
 
 from policy_protocol import InferRequest
 from policy_protocol.errors import ProtocolViolation, ServerUnavailable, SpecMismatch
-from sim_client import PolicyClient, read_results
+from sim_client import read_results
+from sim_client.evaluation.dial import Dial
 from sim_client.evaluation.run import run_evaluation
+from sim_client.evaluation.staff import Staff
 from sim_client.results.options import EvaluationOptions
 
 
@@ -57,8 +59,9 @@ def evaluate(tmp_path: Path) -> Callable[..., tuple]:
         console = Console(stderr=True)
         run_evaluation(
             options,
-            lambda: PolicyClient(server.url, connect_timeout=connect_timeout),
+            Dial(server.url, connect_timeout=connect_timeout),
             tmp_path / "out",
+            staff=Staff(workers=0),
             console=console,
             open_environment=make_environment,
         )

@@ -1,0 +1,99 @@
+"""One worker process as its parent sees it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sim_client.crew import worker
+from sim_client.crew.workshop import Workshop
+
+__all__ = ["Member"]
+
+_START_S = 600.0
+"""Limit for a worker's start: importing the simulator from a cold disk takes minutes."""
+
+
+class Member:
+    """The process, the job it works on and when it must next be heard of.
+
+    Args:
+        log: receives what the process prints.
+        threads: rendering threads of the process.
+        silence_s: how long it may give no sign of life at work.
+    """
+
+    def __init__(self, workshop: Workshop, log: Path, threads: int, silence_s: float) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.log = log
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=worker.worker_main, args=(theirs, workshop, log, threads), daemon=True)
+        with _without_ctrl_c():
+            self.process.start()
+        theirs.close()
+        self.job: Any = None
+        self.ready = False
+        self._silence_s = silence_s
+        self.heard(_START_S)
+
+    @property
+    def idle(self) -> bool:
+        """Set up and without a job."""
+        return self.ready and self.job is None
+
+    @property
+    def overdue(self) -> bool:
+        """At work, and silent for longer than it may be."""
+        return not self.idle and time.monotonic() > self.deadline
+
+    def take(self, job: Any) -> None:
+        """Start on `job`. If the process is dead already, the next `receive` tells."""
+        self.job = job
+        self.heard()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(job)
+
+    def heard(self, patience_s: float | None = None) -> None:
+        """Note a sign of life; the next one is due within `patience_s` seconds."""
+        self.patience_s = max(self._silence_s, patience_s or 0.0)
+        self.deadline = time.monotonic() + self.patience_s
+
+    def receive(self) -> tuple[Any, ...] | None:
+        """The next message, or None when the process is dead."""
+        try:
+            return self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            return None
+
+    def end(self) -> None:
+        """Make an end of the process."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+    def death(self) -> str:
+        """Why the process died, with the last line it printed."""
+        self.process.join(timeout=5)
+        code = self.process.exitcode
+        how = f"by {signal.Signals(-code).name}" if code and code < 0 else f"with exit code {code}"
+        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
+        return f"the worker died {how}" + (f": {lines[-1][:200]}" if lines else "")
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes started here never see Ctrl-C, not even before their first line runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

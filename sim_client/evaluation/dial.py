@@ -1,0 +1,41 @@
+"""How to reach the policy: what a worker needs to open a connection of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sim_client.policy_client import PolicyClient
+
+__all__ = ["Dial"]
+
+
+@dataclass(frozen=True)
+class Dial:
+    """The addresses and terms of `PolicyClient`; goes to workers by pickle."""
+
+    servers: str
+    connect_timeout: float = 30.0
+    """Seconds for which servers that do not answer are tried again."""
+    reply_timeout: float = 300.0
+    """Seconds after which a silent server counts as lost."""
+    api_key: str | None = field(default=None, repr=False)
+    tls_ca: Path | None = None
+
+    @property
+    def patience_s(self) -> float:
+        """For how long one question may take without any fault of the one who asks: a reply that fails to come, twice
+        over on a new connection, and the time to connect each time."""
+        return 3 * (self.reply_timeout + self.connect_timeout)
+
+    def connect(self, on_wait: Callable[[str], None] | None = None) -> PolicyClient:
+        """Open a connection. Raises what `PolicyClient` does."""
+        return PolicyClient(
+            self.servers,
+            connect_timeout=self.connect_timeout,
+            reply_timeout=self.reply_timeout,
+            api_key=self.api_key,
+            tls_ca=self.tls_ca,
+            on_wait=on_wait,
+        )

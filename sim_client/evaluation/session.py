@@ -1,0 +1,139 @@
+"""Running the fixed list of episodes with a crew: each counted exactly once, whatever breaks on the way."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sim_client.crew.workshop import Event, Finished, Lost, Ready
+from sim_client.episode.record import EpisodeRecord
+from sim_client.errors import Interrupted
+from sim_client.evaluation.acceptance import require_compatible
+from sim_client.evaluation.compatibility import environment_mismatches
+from sim_client.evaluation.progress import Progress
+from sim_client.evaluation.staff import Staff
+from sim_client.evaluation.stopping import StopRule
+from sim_client.evaluation.void import void_record
+from sim_client.evaluation.work_list import Assignment, WorkList
+from sim_client.evaluation.workshop import EpisodeWorkshop, Said, Step
+from sim_client.results.directory import ResultsDirectory
+
+__all__ = ["EvaluationSession"]
+
+
+class EvaluationSession:
+    """A results directory and the crew that finishes it.
+
+    Args:
+        directory: what is finished, and where the rest goes.
+        workshop: what the workers open.
+        staff: who they are.
+        progress: shows it.
+    """
+
+    def __init__(
+        self, directory: ResultsDirectory, workshop: EpisodeWorkshop, staff: Staff, progress: Progress
+    ) -> None:
+        self._directory, self._workshop, self._staff, self._progress = directory, workshop, staff, progress
+        run = directory.run
+        self._list = WorkList(directory.remaining(), staff.num_envs, run.options.retries)
+        width = run.options.stop_when_sure
+        self._stop_rule = None if width is None else StopRule(run.seeds, width)
+        self._taken_at: dict[int, float] = {}
+        self._described = False
+
+    def run(self) -> None:
+        """Run every episode that has no result yet.
+
+        Raises:
+            Interrupted: Ctrl-C.
+            ServerUnavailable: the server is gone for good; its episode is recorded as an error.
+            ChunkwireError: the policy, the workers or the records are broken, so that going on would make no sense.
+        """
+        logs = Path(tempfile.mkdtemp(prefix="sim-client-"))
+        try:
+            self._run(logs)
+            shutil.rmtree(logs)  # else the error names a log in it
+        except KeyboardInterrupt as error:
+            planned = len(self._directory.run.seeds)
+            finished = planned - len(self._directory.remaining())
+            raise Interrupted(
+                f"Stopped. {finished} of {planned} episodes are finished and kept in "
+                f"{self._directory.path}. Run the same command again to go on."
+            ) from error
+
+    def _run(self, logs: Path) -> None:
+        if self._is_sure():
+            return
+        leases = math.ceil(len(self._list) / self._staff.num_envs)
+        crew = self._staff.hire(self._workshop, leases, logs)
+        try:
+            for event in crew.run(self._take, self._note):
+                self._handle(event)
+                if self._is_sure():
+                    break
+        finally:
+            crew.stop()
+
+    def _take(self) -> tuple[Assignment, ...] | None:
+        lease = self._list.take()
+        if lease is not None:
+            self._taken_at[lease[0].index] = time.monotonic()
+        return lease
+
+    def _note(self, worker: int, note: Any) -> None:
+        if isinstance(note, Said):
+            self._progress.say(note.text)
+        elif isinstance(note, Step):
+            self._progress.step(worker, note.seed, note.step)
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Ready):
+            self._accept(event)
+        elif isinstance(event, Finished):
+            for record in event.result.records:
+                self._store(event.worker, record)
+            if event.result.fatal is not None:
+                raise event.result.fatal
+        elif isinstance(event, Lost):
+            self._recover(event)
+
+    def _accept(self, event: Ready) -> None:
+        """Refuse a simulator that is not what the policy was trained in; say once what is different and allowed."""
+        if self._described:
+            return
+        self._described = True
+        run = self._directory.run
+        found = environment_mismatches(run.spec, event.facts)
+        self._directory.note_mismatches(require_compatible(found, run.options.allow_mismatch, run.spec))
+        for text in (*map(str, self._directory.run.mismatches), *run.notices):
+            self._progress.say(f"Note: {text}")
+
+    def _recover(self, event: Lost) -> None:
+        """A worker died: its episodes go to another one, as often as infrastructure errors are retried."""
+        self._progress.lost(event.worker, event.reason)
+        if event.job is None:
+            return
+        lost_s = time.monotonic() - self._taken_at[event.job[0].index]
+        for one in self._list.lost(event.job, lost_s):
+            error = f"workers: {event.reason}"
+            self._store(event.worker, void_record(self._workshop.rules, one, one.begun, error, one.lost_s))
+
+    def _store(self, worker: int, record: EpisodeRecord) -> None:
+        # What only a running simulator could tell is in the run's record, but not in the rules that the worker has.
+        record = replace(record, provenance=self._directory.run.provenance)
+        self._directory.append(record)
+        self._progress.finished(worker, record)
+
+    def _is_sure(self) -> bool:
+        if self._stop_rule is None:
+            return False
+        count = self._stop_rule.sure_after(self._directory.records())
+        if count is not None:
+            self._directory.stop_after(count, self._stop_rule.interval)
+        return count is not None

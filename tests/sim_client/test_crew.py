@@ -1,0 +1,137 @@
+"""Workers may crash, hang and be killed; every job is finished, or reported lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sim_client.crew.inline import InlineCrew
+from sim_client.crew.processes import ProcessCrew
+from sim_client.crew.workshop import Finished, Lost, Ready
+from sim_client.errors import SimulationError, WorkersFailed
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Squares numbers. A job with a marker file in `folder` meets its fate once, and removes the marker."""
+
+    folder: Path
+
+    def open(self, tell):
+        if (self.folder / "broken").exists():
+            raise SimulationError("The tools are broken.")
+        return _SquareBench(self.folder, tell)
+
+
+@dataclass(frozen=True)
+class _SquareBench:
+    folder: Path
+    tell: object
+    facts: str = "a table of squares"
+
+    def work(self, number: int) -> int:
+        self.tell(f"at {number}", patience_s=1.0)
+        marker = self.folder / f"fate_{number}"
+        if marker.exists():
+            fate = marker.read_text()
+            if not fate.endswith("always"):
+                marker.unlink()
+            self._meet(fate.split()[0])
+        return number * number
+
+    def _meet(self, fate: str) -> None:
+        if fate == "raise":
+            print("ValueError: it is odd", flush=True)
+            raise ValueError("it is odd")
+        os.kill(os.getpid(), getattr(signal, fate))
+        time.sleep(60)
+
+    def close(self) -> None:
+        pass
+
+
+class Jobs:
+    """Numbers to square; lost ones come back."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.waiting = list(numbers)
+        self.squares: dict[int, int] = {}
+        self.lost: list[tuple[int | None, str]] = []
+        self.facts: list[str] = []
+
+    def take(self) -> int | None:
+        return self.waiting.pop(0) if self.waiting else None
+
+    def run(self, crew, on_note=lambda worker, note: None):
+        try:
+            for event in crew.run(self.take, on_note):
+                if isinstance(event, Ready):
+                    self.facts.append(event.facts)
+                elif isinstance(event, Finished):
+                    assert event.job not in self.squares
+                    self.squares[event.job] = event.result
+                else:
+                    assert isinstance(event, Lost)
+                    self.lost.append((event.job, event.reason))
+                    self.waiting[:0] = [] if event.job is None else [event.job]
+        finally:
+            crew.stop()
+        return self
+
+
+def crew_of(size: int, folder: Path, **options: float) -> ProcessCrew:
+    return ProcessCrew(Squares(folder), folder, size, **options)
+
+
+def test_every_job_is_done_once_by_some_worker(tmp_path):
+    jobs = Jobs(*range(20)).run(crew_of(2, tmp_path))
+    assert jobs.squares == {number: number * number for number in range(20)}
+    assert set(jobs.facts) == {"a table of squares"}
+    assert jobs.lost == []
+
+
+def test_a_killed_workers_job_comes_back_and_another_worker_does_it(tmp_path):
+    (tmp_path / "fate_3").write_text("SIGKILL")
+    jobs = Jobs(1, 2, 3, 4, 5).run(crew_of(2, tmp_path))
+    assert jobs.squares == {1: 1, 2: 4, 3: 9, 4: 16, 5: 25}
+    assert jobs.lost == [(3, "the worker died by SIGKILL")]
+
+
+def test_a_worker_that_hangs_is_killed_when_its_patience_is_over(tmp_path):
+    (tmp_path / "fate_2").write_text("SIGSTOP")
+    jobs = Jobs(1, 2).run(crew_of(1, tmp_path, silence_s=2.0))
+    assert jobs.squares == {1: 1, 2: 4}
+    assert jobs.lost == [(2, "the worker gave no sign of life for 2 s")]
+
+
+def test_an_error_in_the_work_is_told_with_the_last_line_that_was_printed(tmp_path):
+    (tmp_path / "fate_1").write_text("raise")
+    jobs = Jobs(1).run(crew_of(1, tmp_path))
+    assert jobs.squares == {1: 1}
+    assert jobs.lost == [(1, "the worker died with exit code 1: ValueError: it is odd")]
+
+
+def test_workers_that_die_whatever_they_are_given_end_the_run(tmp_path):
+    (tmp_path / "fate_1").write_text("SIGKILL always")
+    with pytest.raises(WorkersFailed, match=r"failed 6 times in a row, the last time because the worker died by SIGK"):
+        Jobs(1).run(crew_of(1, tmp_path))
+
+
+@pytest.mark.parametrize("crew", [lambda folder: crew_of(2, folder), lambda folder: InlineCrew(Squares(folder))])
+def test_tools_that_cannot_be_set_up_end_the_run_with_their_error(tmp_path, crew):
+    (tmp_path / "broken").touch()
+    with pytest.raises(SimulationError, match=r"^The tools are broken\.$"):
+        Jobs(1).run(crew(tmp_path))
+
+
+@pytest.mark.parametrize("crew", [lambda folder: crew_of(1, folder), lambda folder: InlineCrew(Squares(folder))])
+def test_what_the_work_tells_arrives(tmp_path, crew):
+    notes: list[tuple[int, str]] = []
+    jobs = Jobs(4, 5).run(crew(tmp_path), lambda worker, note: notes.append((worker, note)))
+    assert jobs.squares == {4: 16, 5: 25}
+    assert notes == [(0, "at 4"), (0, "at 5")]

@@ -56,7 +56,6 @@ class Batcher:
             DeviceThread(policy, replica, self._queue, self._batch_sizes, self._count)
             for replica in range(policy.replicas)
         ]
-        self._row_seconds = 0.0
 
     @property
     def waiting(self) -> int:
@@ -96,10 +95,7 @@ class Batcher:
         """
         waiting = WaitingRow(row, noise_seed, expires)
         if not self._queue.put(waiting, client):
-            raise Overloaded(
-                f"{self._queue.most} requests are waiting already; ask again later.",
-                retry_after_ms=max(1, round(1e3 * self._queue.most * self._row_seconds / 2)),
-            )
+            raise Overloaded(f"{self._queue.most} requests are waiting already; ask again later.")
         return waiting.future
 
     def stop(self) -> None:
@@ -110,8 +106,6 @@ class Batcher:
                 thread.join()
 
     def _count(self, rows: Sequence[WaitingRow], padded: int, begun: float, seconds: float, replica: int) -> None:
-        each = seconds / len(rows) / len(self._threads)
-        self._row_seconds = each if not self._row_seconds else 0.9 * self._row_seconds + 0.1 * each
         if self._metrics is not None:
             self._metrics.batch(len(rows), padded, seconds, replica)
             for row in rows:

@@ -188,16 +188,6 @@ def test_every_replica_takes_from_the_one_queue():
     batcher.stop()
 
 
-def test_a_refusal_estimates_when_there_will_be_room(policy, batcher):
-    batcher.submit(0).result(10)
-    blocked(policy, batcher)
-    for row in range(6):
-        batcher.submit(row)
-    with pytest.raises(Overloaded) as error:
-        batcher.submit(9)
-    assert error.value.retry_after_ms >= 1
-
-
 class Counts:
     def __init__(self):
         self.batches, self.waits = [], []

@@ -1,11 +1,12 @@
 """Goals 3, 4 and 5: many clients on one server, the overhead beside the model, and restarting.
 
-    python benchmarks/server.py [--part throughput,model,overhead,restart,memory] [--peer-python PYTHON]
+    python benchmarks/server.py [--part throughput,images,model,overhead,restart,memory] [--peer-python PYTHON]
 
 Goal 3: 16 clients get at least 3 times what a server in openpi's shape gives, and 1.5 times a batching peer's
 (vla-eval 0.8.0, when --peer-python names a Python that has it), around a policy of the same fixed cost.
 Goal 4: a request of 301 KB costs at most 1.0 ms beside the model. Goal 5: a restart with a warm compile cache
-answers within 10 s, and nothing compiles under random batch sizes. Memory after 10,000 requests is printed.
+answers within 10 s, and nothing compiles under random batch sizes. Memory after 10,000 requests is printed. The part
+images compares pixels with JPEG on one machine, where bytes cost little: JPEG is for slow networks.
 
 Servers are processes of their own, all up at once, and take turns: A B C A B C …
 """
@@ -33,6 +34,7 @@ from websockets.sync.client import connect
 
 from policy_protocol import InferReply, InferRequest, PolicySpec, pack, unpack
 from policy_server.bench.questions import random_observations
+from sim_client.wire.jpeg import with_jpeg
 
 _DATA = Path(__file__).parents[1] / "tests/data/openpi"
 _MAX_BATCH = 8
@@ -46,6 +48,8 @@ class Contestant:
     name: str
     dial: str
     server: Server
+    observation: Mapping[str, Any] | None = None
+    """What it is asked with, where that is its own."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ def compare(contestants: Sequence[Contestant], observation: Mapping[str, Any], s
         for _ in range(setting.rounds):
             for contestant in contestants:
                 dial, port = DIALS[contestant.dial], contestant.server.port
-                loads[contestant.name].append(put_load(dial, port, observation, clients, seconds=setting.seconds))
+                asked = observation if contestant.observation is None else contestant.observation
+                loads[contestant.name].append(put_load(dial, port, asked, clients, seconds=setting.seconds))
         rates = {name: float(np.median([load.per_second for load in each])) for name, each in loads.items()}
         table.add_row(str(clients), *(_cell(loads[name], rate, rates) for name, rate in rates.items()))
     console.print(table)
@@ -117,6 +122,36 @@ def _peer(stack: contextlib.ExitStack, setting: Setting, port: int) -> Server:
     costs = (setting.base_ms, setting.row_ms, _MAX_BATCH)
     assert setting.peer_python is not None
     return stack.enter_context(running([setting.peer_python, script, port, *costs], port))
+
+
+def images(setting: Setting) -> None:
+    """Pixels against JPEG, over both transports: what decoding costs the server, and the bytes it saves."""
+    spec, port = fixed_cost_spec(2), free_port()
+    pixels = {**random_observations(spec, None, 1)[0], **{camera.key: _scene() for camera in spec.observation.cameras}}
+    jpeg = with_jpeg(pixels, spec, _JPEG_QUALITY, batched=False)
+    command = ["server_fixed_cost.py", port, "--base-ms", setting.base_ms, "--row-ms", setting.row_ms]
+    with running(command, port, ready=True) as ours:
+        contestants = [
+            Contestant(f"{name}, {kind}", dial, ours, observation)
+            for name, dial in (("envelopes", "envelope"), ("gRPC", "grpc"))
+            for kind, observation in (("pixels", pixels), (f"JPEG {_JPEG_QUALITY}", jpeg))
+        ]
+        sizes = " against ".join(f"{len(pack(observation)) / 1e3:.0f} KB" for observation in (pixels, jpeg))
+        title = f"{sizes}, {setting.base_ms:g} ms a batch and {setting.row_ms:g} ms a row, 2 x 224 x 224"
+        compare(contestants, pixels, setting, title)
+
+
+_JPEG_QUALITY = 90
+
+
+def _scene(side: int = 224) -> np.ndarray:
+    """A table with blocks and a little camera noise: as hard to compress as what a simulator renders, or harder."""
+    draw, image = np.random.default_rng(0), np.full((side, side, 3), 140.0)
+    image += np.linspace(-40, 40, side)[:, None, None]
+    for _ in range(12):
+        top, left, size = draw.integers(0, side - 40), draw.integers(0, side - 40), draw.integers(10, 40)
+        image[top : top + size, left : left + size] = draw.uniform(0, 255, 3)
+    return np.uint8(np.clip(image + draw.normal(0, 2, image.shape), 0, 255))
 
 
 def model(setting: Setting) -> None:
@@ -228,7 +263,14 @@ def _spec_of(server: Server) -> PolicySpec:
         return PolicySpec.from_wire(json.loads(page.read()))
 
 
-_PARTS = {"throughput": throughput, "model": model, "overhead": overhead, "restart": restart, "memory": memory}
+_PARTS = {
+    "throughput": throughput,
+    "images": images,
+    "model": model,
+    "overhead": overhead,
+    "restart": restart,
+    "memory": memory,
+}
 
 
 def main(

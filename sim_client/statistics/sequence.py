@@ -22,7 +22,7 @@ class ConfidenceSequence:
     The interval after n episodes holds every rate p under which a wager against p has won less than 20-fold: the
     Beta-binomial mixture likelihood ratio, with Beta(w p, w (1 - p)) around the rate in question and w = 10
     (Robbins 1970, Annals of Mathematical Statistics 41:1397; Howard, Ramdas, McAuliffe and Sekhon 2021, Annals of
-    Statistics 49:1055, section 3.1). By Ville's inequality the true rate is ever left out with at most 5%. What one
+    Statistics 49:1055). By Ville's inequality the true rate is ever left out with at most 5%. What one
     interval has ruled out stays ruled out: `interval` is the intersection of all so far.
 
     At 100 to 500 episodes it is narrower, on average over rates from 5% to 95%, than mixtures with one Beta for every

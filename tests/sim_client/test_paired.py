@@ -13,7 +13,7 @@ from sim_client.statistics.rate import Rate
 @pytest.mark.parametrize(
     ("counts", "interval"),
     [
-        ((1, 1, 7, 12), (-0.517, -0.026)),  # Fagerland, Lydersen and Laake 2014, Stat. in Medicine 33:2850, table VII
+        ((1, 1, 7, 12), (-0.517, -0.026)),  # Fagerland, Lydersen and Laake 2014, Statistics in Medicine 33:2850
         ((53, 16, 8, 9), (-0.020, 0.207)),  # Agresti and Min 2005, Statistics in Medicine 24:729
         ((4, 9, 3, 16), (-0.027, 0.390)),  # Tango 1998, Statistics in Medicine 17:891
     ],

@@ -43,6 +43,13 @@ class SuiteRow:
         """success_once with the interval that holds for the run."""
         return shown_rates(self.run, self.summary)[0]
 
+    @property
+    def pace(self) -> str:
+        """Episodes per minute; empty when unknown."""
+        rate = self.summary.throughput.episodes_per_minute
+        per = " a worker" if self.summary.throughput.per_worker else ""
+        return "" if rate is None else f"{rate:.1f}{per}"
+
     def link(self, start: Path) -> str:
         """URL of the run's own report, relative to the folder `start`."""
         return quote(os.path.relpath(html_path(self.directory), start))
@@ -130,13 +137,12 @@ def _markdown(directory: Path, rows: Sequence[SuiteRow], total: SuiteTotal) -> s
 
 def _cells(row: SuiteRow, directory: Path) -> tuple[object, ...]:
     summary = row.summary
-    rate = summary.throughput.episodes_per_minute
     return (
         row.run.options.env_id,
         row.success,
         f"{summary.success_at_end} ({at_end(row.run)})",
         f"{summary.steps['q50']:g}" if summary.steps else "-",
-        "-" if rate is None else f"{rate:.1f}",
+        row.pace or "-",
         summary.outcomes["error"],
         "; ".join(row.remarks) or "none",
         f"[report]({row.link(directory)})",

@@ -55,7 +55,7 @@ class Episode:
         self.rules, self.index, self.seed = rules, index, seed
         self.cameras = rendered_cameras(rules.spec, robot.cameras)
         self._tally = EpisodeTally(rules.spec, robot)
-        self._chunks = ChunkExecutor(rules.chunks)
+        self._chunks = ChunkExecutor(rules.chunk_use)
         self._settings = robot.settings
         self._last: Float32[np.ndarray, "action_dim"] | None = None
 
@@ -123,11 +123,11 @@ class Episode:
             total_s: wall time to report; by default all that passed since the episode was made.
         """
         record = self._tally.record(self.index, self.seed, self.rules.env_id, self.rules.provenance, total_s)
-        return replace(record, chunk_use=self.rules.chunks)
+        return replace(record, chunk_use=self.rules.chunk_use)
 
     def _delay(self, chunk: ActionChunk) -> int | None:
         """Control steps until this reply is there; None on a robot whose clock stands still meanwhile."""
-        use = self.rules.chunks
+        use = self.rules.chunk_use
         if not use.has_clock:
             return None
         if use.measured_latency and _ROUND_TRIP not in chunk.timing:

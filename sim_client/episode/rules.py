@@ -22,18 +22,11 @@ class EpisodeRules:
     spec: PolicySpec
     env_id: str
     prompt: str
-    execution_horizon: int
-    """Actions of a chunk that are run before the next chunk is asked for."""
+    chunk_use: ChunkUse
+    """How chunks are turned into actions."""
     settle_steps: int | None
     """Steps run after the first success; None runs on to the limit."""
     provenance: Provenance
-    chunk_use: ChunkUse | None = None
-    """How chunks are turned into actions; None: receding horizon with `execution_horizon`."""
 
     def __post_init__(self) -> None:
-        self.chunks.check(self.spec)
-
-    @property
-    def chunks(self) -> ChunkUse:
-        """How chunks are turned into actions."""
-        return self.chunk_use or ChunkUse(self.execution_horizon)
+        self.chunk_use.check(self.spec)

@@ -19,7 +19,7 @@ from sim_client.evaluation.dial import Dial
 from sim_client.evaluation.plan import EvaluationPlan, plan_evaluation
 from sim_client.evaluation.progress import Progress
 from sim_client.evaluation.session import EvaluationSession
-from sim_client.evaluation.staff import Staff
+from sim_client.evaluation.staff import Staff, require_recordable
 from sim_client.evaluation.workshop import EpisodeWorkshop, Opener
 from sim_client.results.directory import ResultsDirectory, default_directory
 from sim_client.results.options import EvaluationOptions
@@ -35,8 +35,8 @@ def run_evaluation(
     dial: Dial,
     out: Path | None = None,
     *,
-    staff: Staff | None = None,
-    video: VideoRules | None = None,
+    staff: Staff = Staff(),  # noqa: B008 - frozen
+    video: VideoRules = VideoRules(),  # noqa: B008 - frozen
     save_observations: bool = False,
     overwrite: bool = False,
     console: Console,
@@ -62,11 +62,13 @@ def run_evaluation(
     """
     try:
         with dial.connect(lambda text: console.print(text, markup=False, soft_wrap=True)) as policy:
-            run = _describe(policy.spec, policy.url, options, plan_evaluation(policy.spec, options))
+            plan = plan_evaluation(policy.spec, options)
+            require_recordable(plan.settings, staff, video, save_observations)
+            run = _describe(policy.spec, policy.url, options, plan)
         with ResultsDirectory(out or default_directory(run), run, overwrite=overwrite) as directory:
-            keepsakes = Keepsakes(directory.path.absolute(), video or VideoRules(), save_observations)
-            workshop = _workshop(directory.run, dial, keepsakes, open_environment)
-            _finish(directory, workshop, staff or Staff(), console)
+            keepsakes = Keepsakes(directory.path.absolute(), video, save_observations)
+            workshop = _workshop(directory.run, dial, keepsakes, open_environment, staff.num_envs)
+            _finish(directory, workshop, staff, console)
             return directory.path
     except KeyboardInterrupt as error:
         raise Interrupted("Stopped while setting up. Run the same command again.") from error
@@ -91,8 +93,8 @@ def _run_remaining(directory: ResultsDirectory, workshop: EpisodeWorkshop, staff
         EvaluationSession(directory, workshop, staff, progress).run()
 
 
-def _workshop(run: RunRecord, dial: Dial, keepsakes: Keepsakes, opener: Opener) -> EpisodeWorkshop:
-    return EpisodeWorkshop(run.settings, _rules(run), keepsakes, dial, run.options.retries, opener)
+def _workshop(run: RunRecord, dial: Dial, keepsakes: Keepsakes, opener: Opener, num_envs: int) -> EpisodeWorkshop:
+    return EpisodeWorkshop(run.settings, _rules(run), keepsakes, dial, run.options.retries, opener, num_envs)
 
 
 def _describe(spec: PolicySpec, server: str, options: EvaluationOptions, plan: EvaluationPlan) -> RunRecord:
@@ -121,7 +123,6 @@ def _rules(run: RunRecord) -> EpisodeRules:
         spec=run.spec,
         env_id=run.options.env_id,
         prompt=run.prompt,
-        execution_horizon=run.execution_horizon,
         chunk_use=run.options.chunk_use(run.execution_horizon),
         settle_steps=run.options.settle_steps,
         provenance=run.provenance,

@@ -15,12 +15,13 @@ from sim_client.episode.record import EpisodeRecord
 from sim_client.errors import Interrupted
 from sim_client.evaluation.acceptance import require_compatible
 from sim_client.evaluation.compatibility import environment_mismatches
+from sim_client.evaluation.players import Step
 from sim_client.evaluation.progress import Progress
 from sim_client.evaluation.staff import Staff
 from sim_client.evaluation.stopping import StopRule
 from sim_client.evaluation.void import void_record
 from sim_client.evaluation.work_list import Assignment, WorkList
-from sim_client.evaluation.workshop import EpisodeWorkshop, Said, Step
+from sim_client.evaluation.workshop import EpisodeWorkshop, Said
 from sim_client.results.directory import ResultsDirectory
 
 __all__ = ["EvaluationSession"]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from policy_protocol import ActionChunk, Observation
@@ -22,16 +21,17 @@ from sim_client.episode.environment import Environment
 from sim_client.episode.keepsakes import Keepsakes
 from sim_client.episode.record import EpisodeRecord
 from sim_client.episode.rules import EpisodeRules
-from sim_client.episode.runner import run_episode
+from sim_client.episode.vector_environment import open_vector_environment
 from sim_client.errors import SimulationError
 from sim_client.evaluation.dial import Dial
+from sim_client.evaluation.players import Player, SinglePlayer, WavePlayer
 from sim_client.evaluation.policy_line import PolicyLine
 from sim_client.evaluation.void import void_record
 from sim_client.evaluation.work_list import Assignment
 from sim_client.policy_client import Policy
 from sim_client.simulator import SimulationSettings, SimulatorDescription
 
-__all__ = ["EpisodeWorkshop", "Opener", "Said", "Step", "Verdict"]
+__all__ = ["EpisodeWorkshop", "Opener", "Said", "Verdict"]
 
 Opener = Callable[[SimulationSettings], Environment]
 
@@ -40,14 +40,6 @@ _INFRASTRUCTURE = (ServerUnavailable, Overloaded, DeadlineExceeded, Draining, In
 
 _PAUSE_S = 0.5
 """Breath taken before another attempt, so that an overloaded server is not asked again at once."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """A note: how far the running episode is."""
-
-    seed: int
-    step: int
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class EpisodeWorkshop:
-    """Everything that decides what an episode measures; the same for every worker."""
+    """Everything that a worker needs; the same for all of them."""
 
     settings: SimulationSettings
     rules: EpisodeRules
@@ -76,87 +68,104 @@ class EpisodeWorkshop:
     dial: Dial
     retries: int
     open_environment: Opener
+    num_envs: int = 1
+    """Environments that one worker simulates side by side."""
 
     def open(self, tell: Tell) -> _EpisodeBench:
         """Build the simulator. Raises `SimulationError`."""
-        return _EpisodeBench(self, self.open_environment(self.settings), tell)
+        return _EpisodeBench(self, self._player(tell), tell)
+
+    def _player(self, tell: Tell) -> Player:
+        if self.settings.sim_backend == "cpu":
+            return SinglePlayer(self.open_environment(self.settings), self.rules, self.keepsakes, tell)
+        return WavePlayer(open_vector_environment(self.settings, self.num_envs), self.rules, tell)
 
 
 class _EpisodeBench:
     """One simulator and one connection."""
 
-    def __init__(self, workshop: EpisodeWorkshop, environment: Environment, tell: Tell) -> None:
-        self._workshop, self._environment, self._tell = workshop, environment, tell
+    def __init__(self, workshop: EpisodeWorkshop, player: Player, tell: Tell) -> None:
+        self._workshop, self._player, self._tell = workshop, player, tell
+        self._patience_s = workshop.dial.patience_s
         self._line = PolicyLine(self._connect, workshop.rules.spec.hash)
 
     @property
     def facts(self) -> SimulatorDescription:
-        return SimulatorDescription.of(self._environment)
+        return SimulatorDescription.of(self._player.environment)
 
     def work(self, lease: Sequence[Assignment]) -> Verdict:
-        """Run the episodes of `lease` side by side; all are void and begun anew when the infrastructure fails."""
-        began = time.perf_counter()
-        for attempt in itertools.count(1):
-            lost_s = time.perf_counter() - began if attempt > 1 else 0.0
+        """Run the episodes of `lease`; those that are not over when the infrastructure fails are begun anew."""
+        work = _Work(lease)
+        while work.left:
+            work.attempt += 1
             try:
                 policy = self._line.policy()
             except ServerUnavailable as error:  # for good: it was tried for as long as the user allows
-                return Verdict(self._void(lease, attempt, error, lost_s), fatal=error)
+                return Verdict((*work.done, *self._void(work, error)), fatal=error)
             except ChunkwireError as error:
-                return Verdict((), fatal=error)
+                return Verdict(tuple(work.done), fatal=error)
             try:
-                return Verdict(tuple(_after(attempt, lost_s, self._play(policy, lease), lease)))
+                for record in self._player.play(_Watched(policy, self._tell, self._patience_s), work.left):
+                    work.finish(record)
             except _INFRASTRUCTURE as error:
                 self._line.close()
-                if not self._goes_on(lease, attempt, error):
-                    return Verdict(self._void(lease, attempt, error, time.perf_counter() - began))
+                if not self._goes_on(work, error):
+                    return Verdict((*work.done, *self._void(work, error)))
             except ChunkwireError as error:
-                return Verdict((), fatal=error)
-        raise AssertionError("unreachable")
+                return Verdict(tuple(work.done), fatal=error)
+        return Verdict(tuple(work.done))
 
     def close(self) -> None:
         self._line.close()
-        self._environment.close()
+        self._player.environment.close()
 
-    def _goes_on(self, lease: Sequence[Assignment], attempt: int, error: ChunkwireError) -> bool:
+    def _goes_on(self, work: _Work, error: ChunkwireError) -> bool:
         """Whether there is another attempt; says that this one is void, and takes a breath."""
         attempts = self._workshop.retries + 1
-        for one in lease:
-            self._say(f"Episode seed {one.seed}, attempt {one.begun + attempt} of {attempts} is void: {error}")
-        if lease[0].begun + attempt >= attempts:
+        for one in work.left:
+            self._say(f"Episode seed {one.seed}, attempt {one.begun + work.attempt} of {attempts} is void: {error}")
+        if work.left[0].begun + work.attempt >= attempts:
             return False
-        time.sleep(_PAUSE_S * attempt)
+        time.sleep(_PAUSE_S * work.attempt)
         return True
 
-    def _play(self, policy: Policy, lease: Sequence[Assignment]) -> list[EpisodeRecord]:
-        (one,) = lease
-        watched = _Watched(policy, self._tell, self._workshop.dial.patience_s)
-        on_step = lambda step: self._tell(Step(one.seed, step))  # noqa: E731
-        shop = self._workshop
-        return [run_episode(self._environment, watched, shop.rules, one.index, one.seed, on_step, shop.keepsakes)]
-
     def _connect(self) -> Policy:
-        self._tell(patience_s=self._workshop.dial.patience_s)
+        self._tell(patience_s=self._patience_s)
         return self._workshop.dial.connect(self._say)
 
     def _say(self, text: str) -> None:
-        self._tell(Said(text), patience_s=self._workshop.dial.patience_s)
+        self._tell(Said(text), patience_s=self._patience_s)
 
-    def _void(
-        self, lease: Sequence[Assignment], attempt: int, error: ChunkwireError, lost_s: float
-    ) -> tuple[EpisodeRecord, ...]:
-        text = f"{error.code}: {error.message}"
-        return tuple(
-            void_record(self._workshop.rules, one, one.begun + attempt, text, one.lost_s + lost_s) for one in lease
-        )
+    def _void(self, work: _Work, error: ChunkwireError) -> list[EpisodeRecord]:
+        text, lost_s = f"{error.code}: {error.message}", work.seconds
+        return [
+            void_record(self._workshop.rules, one, one.begun + work.attempt, text, one.lost_s + lost_s)
+            for one in work.left
+        ]
 
 
-def _after(
-    attempt: int, lost_s: float, records: Sequence[EpisodeRecord], lease: Sequence[Assignment]
-) -> Iterator[EpisodeRecord]:
-    """The records, with what came before them."""
-    for record, one in zip(records, lease, strict=True):
-        yield replace(record, attempts=one.begun + attempt, lost_s=round(one.lost_s + lost_s, 3))
+@dataclass
+class _Work:
+    """A lease on its way: what is done, what is left, and what it has cost so far."""
+
+    lease: Sequence[Assignment]
+    attempt: int = 0
+    done: list[EpisodeRecord] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.left = list(self.lease)
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    def finish(self, record: EpisodeRecord) -> None:
+        """Take a record; what came before its last attempt is added to it."""
+        (one,) = (one for one in self.left if one.index == record.index)
+        self.left.remove(one)
+        lost_s = one.lost_s + (max(0.0, self.seconds - record.wall.total_s) if self.attempt > 1 else 0.0)
+        self.done.append(replace(record, attempts=one.begun + self.attempt, lost_s=round(lost_s, 3)))
 
 
 class _Watched:

@@ -1,14 +1,17 @@
-"""The directory of one evaluation: `run.json`, `episodes.jsonl`, `report.md`, and a lock while a run writes."""
+"""The directory of one evaluation: `run.json`, `episodes.jsonl`, the report, and a lock while a run writes."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from sim_client.episode.observation_log import OBSERVATIONS
 from sim_client.episode.record import EpisodeRecord
+from sim_client.episode.video import VIDEOS
 from sim_client.errors import RecordsError
 from sim_client.files import LOCK, FolderInUse, is_draft, lock_folder
 from sim_client.results.mismatch import Mismatch
@@ -17,7 +20,7 @@ from sim_client.results.run_record import RunRecord
 
 __all__ = ["ResultsDirectory", "default_directory", "read_results", "report_path"]
 
-_RUN, _EPISODES, _REPORT = "run.json", "episodes.jsonl", "report.md"
+_RUN, _EPISODES, _REPORT, _PAGE = "run.json", "episodes.jsonl", "report.md", "report.html"
 
 
 def default_directory(run: RunRecord) -> Path:
@@ -160,5 +163,7 @@ def _require_no_strangers(path: Path) -> None:
 
 
 def _delete_results(path: Path) -> None:
-    for name in (_EPISODES, _REPORT, _RUN):
+    for name in (VIDEOS, OBSERVATIONS):
+        shutil.rmtree(path / name, ignore_errors=True)
+    for name in (_EPISODES, _REPORT, _PAGE, _RUN):
         (path / name).unlink(missing_ok=True)

@@ -210,7 +210,7 @@ class Steady:
 
 
 def rules(spec: PolicySpec, use: ChunkUse) -> EpisodeRules:
-    return EpisodeRules(spec, "PushCube-v1", "Push.", 3, settle_steps=4, provenance=PROVENANCE, chunk_use=use)
+    return EpisodeRules(spec, "PushCube-v1", "Push.", use, settle_steps=4, provenance=PROVENANCE)
 
 
 def play(spec, use: ChunkUse, round_trip_ms: float = 1.0, **settings):

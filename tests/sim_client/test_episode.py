@@ -13,6 +13,7 @@ from fake_policy_server import chunk_of
 from policy_protocol import EpisodeMoment, PolicySpec, noise_seed
 from policy_protocol.errors import ProtocolViolation
 from sim_client import EpisodeRules, PolicyClient, run_episode
+from sim_client.episode.chunk_use import ChunkUse
 from sim_client.episode.record import EpisodeRecord, Provenance
 from sim_client.episode.tally import EpisodeTally
 from sim_client.simulator import StepResult
@@ -21,7 +22,7 @@ PROVENANCE = Provenance("tiny/test/9", "hash", 5, {}, {}, ())
 
 
 def rules(spec: PolicySpec, **changes: object) -> EpisodeRules:
-    base = EpisodeRules(spec, "PushCube-v1", "Push.", 3, settle_steps=4, provenance=PROVENANCE)
+    base = EpisodeRules(spec, "PushCube-v1", "Push.", ChunkUse(3), settle_steps=4, provenance=PROVENANCE)
     return replace(base, **changes)
 
 

@@ -25,7 +25,7 @@ def play(spec, start_server, tmp_path):
 
     def run(environment: FakeEnvironment | None = None) -> list:
         server = start_server(lambda request: chunk_of(spec, request, 0.001 * request.episode.step))
-        rules = EpisodeRules(spec, "PushCube-v1", 'Push "it".', 3, 4, PROVENANCE, ChunkUse(3))
+        rules = EpisodeRules(spec, "PushCube-v1", 'Push "it".', ChunkUse(3), 4, PROVENANCE)
         environment = environment or FakeEnvironment(make_settings(camera_height=8, camera_width=8))
         with PolicyClient(server.url) as policy:
             run_episode(environment, policy, rules, 2, 42, keepsakes=Keepsakes(tmp_path, observations=True))

@@ -14,8 +14,11 @@ from policy_protocol import ActionChunk, EpisodeMoment, InferReply, InferRequest
 from policy_protocol.errors import ChunkwireError
 from sim_client import EpisodeRules, PolicyClient, run_episode
 from sim_client.episode.chunk_use import ChunkUse
+from sim_client.episode.keepsakes import Keepsakes
 from sim_client.episode.record import EpisodeRecord, Provenance, WallTime
 from sim_client.episode.vector_runner import run_episodes
+from sim_client.episode.video import VideoRules
+from sim_client.errors import InvalidOption
 
 PROVENANCE = Provenance("tiny/test/9", "hash", 5, {}, {}, ())
 SEEDS = (40, 41, 43, 44, 47, 49, 51, 58, 60)
@@ -42,7 +45,7 @@ def rules(spec) -> Callable[..., EpisodeRules]:
     """The rules of a run with chunks of four actions."""
 
     def make(**changes: object) -> EpisodeRules:
-        return replace(EpisodeRules(spec, "PushCube-v1", "Push.", 3, 4, PROVENANCE), **changes)
+        return replace(EpisodeRules(spec, "PushCube-v1", "Push.", ChunkUse(3), 4, PROVENANCE), **changes)
 
     return make
 
@@ -178,6 +181,36 @@ def test_more_than_32_mb_of_images_go_in_several_requests_and_change_nothing(spe
         alone = [run_episode(Cart(settings), policy, rules(), index, seed) for index, seed in wave]
     assert [request.batch for request in server.requests[:2]] == [5, 2]
     assert [record.action_hash for record in records] == [record.action_hash for record in alone]
+
+
+def test_what_was_sent_and_answered_is_kept_for_each_episode_as_if_it_ran_alone(rules, start_server, tmp_path):
+    kept = {name: Keepsakes(tmp_path / name, observations=True) for name in ("wave", "alone")}
+    with PolicyClient(start_server(answer).url) as policy:
+        environment = FakeVectorEnvironment(SETTINGS, 2)
+        list(run_episodes(environment, policy, rules(), [(0, 43), (1, 40)], keepsakes=kept["wave"]))
+        for index, seed in ((0, 43), (1, 40)):
+            run_episode(Cart(SETTINGS), policy, rules(), index, seed, keepsakes=kept["alone"])
+    files = sorted(path.relative_to(tmp_path / "wave") for path in (tmp_path / "wave").rglob("*.npz"))
+    assert len(files) == 2
+    for file in files:
+        wave, alone = (np.load(tmp_path / name / file, allow_pickle=False) for name in ("wave", "alone"))
+        assert wave.files == alone.files
+        for key in wave.files:
+            np.testing.assert_array_equal(wave[key], alone[key], err_msg=key)
+
+
+def test_films_are_refused_before_anything_is_run(rules, start_server):
+    environment = FakeVectorEnvironment(SETTINGS, 2)
+    with PolicyClient(start_server(answer).url) as policy:
+        wave = run_episodes(environment, policy, rules(), [(0, 43)], keepsakes=Keepsakes(video=VideoRules("failures")))
+        with pytest.raises(InvalidOption) as refused:
+            next(wave)
+    assert str(refused.value) == (
+        "--video failures cannot film environments that are simulated together on a GPU. Leave it out, or pass "
+        "--sim-backend cpu to film the same seeds."
+    )
+    assert refused.value.field == "--video"
+    assert environment.carts[0].resets == []
 
 
 def test_a_wave_of_nothing_is_nothing(rules, start_server):

@@ -18,6 +18,7 @@ from fake_policy_server import chunk_of
 from mani_skill.utils.structs.pose import Pose
 
 from sim_client import EpisodeRules, PolicyClient, run_episode
+from sim_client.episode.chunk_use import ChunkUse
 from sim_client.episode.record import Provenance, WallTime
 from sim_client.episode.vector_environment import open_vector_environment
 from sim_client.episode.vector_runner import run_episodes
@@ -58,7 +59,9 @@ def test_one_environment_on_the_cpu_is_the_plain_simulator_to_the_bit(env_id: st
 
 def test_a_wave_of_one_on_the_real_simulator_gives_the_record_of_the_plain_runner(spec, start_server) -> None:
     settings = SimulationSettings("PushCube-v1", camera_height=64, camera_width=64, max_episode_steps=4)
-    rules = EpisodeRules(spec, "PushCube-v1", "Push.", 3, None, Provenance("tiny/test/9", "hash", 5, {}, {}, ()))
+    rules = EpisodeRules(
+        spec, "PushCube-v1", "Push.", ChunkUse(3), None, Provenance("tiny/test/9", "hash", 5, {}, {}, ())
+    )
     plain, vector = Simulator(settings), open_vector_environment(settings, 1)
     with PolicyClient(start_server(lambda request: chunk_of(spec, request, 0.5)).url) as policy:
         alone = run_episode(plain, policy, rules, 2, 42)

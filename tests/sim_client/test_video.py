@@ -26,7 +26,7 @@ SMALL = (32, 48)
 
 
 def rules(spec: PolicySpec) -> EpisodeRules:
-    return EpisodeRules(spec, "PushCube-v1", "Push.", 3, 4, PROVENANCE, ChunkUse(3))
+    return EpisodeRules(spec, "PushCube-v1", "Push.", ChunkUse(3), 4, PROVENANCE)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import numpy as np
 
 from policy_protocol.spec import PolicySpec
 from policy_server import cli
+from policy_server.log import log
 from policy_server.policies import named
 from policy_server.policies.dummy import DummyPolicy
 from training.pi05 import load
@@ -36,6 +37,7 @@ def compute(seconds):
 
 
 def act(rows, noise):
+    log.debug("acting on %d rows", len(rows))  # tests wait for it
     states = np.stack([row.start_state for row in rows])
     seconds = float(states[:, SECONDS].max())
     if (states[:, FAULT] == BUSY).any():
@@ -78,6 +80,7 @@ def write_rehearsed_step(run, number, spec, seconds=0.0, fault=""):
 
 def read_step(step):
     """Its spec, once the time is over."""
+    log.info("reading step %s", step.name)  # tests wait for it
     time.sleep(float((step / "seconds").read_text()))
     if fault := (step / "fault").read_text():
         raise CheckpointInvalid(fault)

@@ -35,6 +35,30 @@ def ask(connection, request, timeout=60):
     return receive(connection, timeout)
 
 
+def occupy(server, connection, request):
+    """Send a request to the rehearsed policy and wait until the device works on it."""
+    before = server.log.count("acting on")
+    send(connection, request)
+    eventually(lambda: server.log.count("acting on") > before)
+
+
+def arrives(server, send_it, transport="websocket"):
+    """Do what sends requests and wait until the server has read something of it."""
+    received = ("received_bytes_total", transport)
+    before = samples(server).get(received, 0)
+    send_it()
+    eventually(lambda: samples(server).get(received, 0) > before)
+
+
+def settled(value, pause=0.3, timeout=20):
+    """Wait until a number is above 0 and rises no more."""
+    deadline, last = time.monotonic() + timeout, 0
+    while not (now := value()) or now != last:
+        assert time.monotonic() < deadline, "it went on rising"
+        last = now
+        time.sleep(pause)
+
+
 def rehearsed(number=0, side=8, deadline_ms=None, episode=None, batch=None, **wish):
     """A request to the rehearsed policy, with images of `side` pixels."""
     image = np.zeros((side, side, 3), np.uint8)

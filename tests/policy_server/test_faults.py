@@ -22,7 +22,7 @@ from policy_protocol import InferRequest, pack
 
 from .conftest import LIBERO
 from .rehearsed_policy import BUSY, DEVICE_LOST, NAN
-from .talking import ask, dial, eventually, receive, rehearsed, samples, send
+from .talking import arrives, ask, dial, eventually, occupy, receive, rehearsed, samples, send, settled
 
 KILLED = """
 import sys
@@ -55,6 +55,11 @@ def server(calm):
 def resident(server):
     """Bytes of memory."""
     return samples(server)[("process_resident_memory_bytes",)]
+
+
+def computed(server):
+    """Seconds that a processor worked for it: unlike those that pass, they hardly depend on who else is computing."""
+    return samples(server)[("process_cpu_seconds_total",)]
 
 
 @contextlib.contextmanager
@@ -93,15 +98,14 @@ def test_what_a_client_that_left_had_asked_for_is_not_computed(server):
     cancelled = ("requests_total", "cancelled", "websocket")
     before = samples(server).get(cancelled, 0)
     with dial(server) as other:
-        send(other, rehearsed(0, seconds=1))
-        time.sleep(0.2)
+        occupy(server, other, rehearsed(0, seconds=2))
         with dial(server) as connection:
             for number in range(4):
-                send(connection, rehearsed(number, seconds=5))
-            time.sleep(0.2)
+                send(connection, rehearsed(number, seconds=60))
+            eventually(lambda: samples(server)[("rows_waiting",)] == 4)
         eventually(lambda: samples(server).get(cancelled, 0) == before + 4)
         assert receive(other).chunk is not None
-        assert ask(other, rehearsed(1), timeout=4).chunk is not None  # not behind the 5 s
+        assert ask(other, rehearsed(1), timeout=30).chunk is not None  # not behind the 60 s
 
 
 def test_a_client_that_connects_and_says_nothing_is_cut_off_after_10_s(server):
@@ -161,28 +165,31 @@ def test_a_message_that_is_no_request_closes_with_1007_and_says_why(server, fram
 
 def test_a_frame_of_millions_of_parts_is_refused_while_it_is_read(server):
     frame = b"\x81\xa1x\xdd" + (10**6).to_bytes(4, "big") + b"\x80" * 10**6
+    before = computed(server)
     with dial(server) as connection:
-        begun = time.perf_counter()
         connection.send(frame)
         with pytest.raises(ConnectionClosed) as closed:
             connection.recv(timeout=60)
-        assert time.perf_counter() - begun < 3
+    assert computed(server) - before < 3
     reason = "The message has too many parts (1,000,000). Send numbers as numpy arrays."
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1007, reason)
 
 
 def test_a_batch_of_60_mb_is_answered_and_healthz_meanwhile(server):
+    """However slow the machine is, a page does not wait for the batch to be read and transformed."""
     request, times = pack(rehearsed(1, side=224, batch=199).to_wire()), []
     with dial(server) as connection:
         sender = threading.Thread(target=lambda: connection.send(request))
+        started = time.perf_counter()
         sender.start()
         while sender.is_alive() or len(times) < 20:
             begun = time.perf_counter()
             assert server.page("/healthz")[0] == 200
             times.append((time.perf_counter() - begun) * 1e3)
         assert receive(connection).chunk.actions.shape == (199, 20, 7)
-    print(f"/healthz while 60 MB arrive: max {max(times):.1f} ms of {len(times)}")
-    assert max(times) < 1000
+        whole = (time.perf_counter() - started) * 1e3
+    print(f"/healthz while 60 MB arrive: max {max(times):.1f} ms of {len(times)}; the batch took {whole:.0f} ms")
+    assert max(times) < max(1000, whole / 2)
 
 
 @pytest.mark.parametrize(
@@ -229,8 +236,7 @@ def test_a_device_error_costs_the_requests_of_its_batch_and_no_others(rehearse):
 
 def test_a_row_of_nan_costs_its_own_request_only(server):
     with dial(server) as connection:
-        send(connection, rehearsed(0, seconds=0.3))
-        time.sleep(0.1)
+        occupy(server, connection, rehearsed(0, seconds=0.3))
         for number in (1, 2, 3):
             send(connection, rehearsed(number, fault=NAN if number == 2 else 0))
         replies = {reply.id: reply for reply in (receive(connection) for _ in range(4))}
@@ -340,12 +346,12 @@ def test_a_client_that_never_reads_costs_bounded_memory_and_is_cut_off(rehearse,
 
 
 def test_draining_does_not_wait_for_a_client_that_never_reads(rehearse):
-    with rehearse("--read-timeout", 1) as process:
+    with rehearse("--read-timeout", 3) as process:
         server = process.wait_ready()
         with raw_connection(server) as raw:
             flood = threading.Thread(target=_send_and_never_read, args=(raw,))
             flood.start()
-            time.sleep(0.5)
+            settled(lambda: samples(server).get(("sent_bytes_total", "websocket"), 0))
             server.process.terminate()
             assert server.process.wait(30) == 0
             flood.join(30)
@@ -360,7 +366,7 @@ def _send_and_never_read(raw):
 
 def test_healthz_answers_fast_while_an_inference_of_a_second_keeps_every_core_busy(server):
     """The goal is a p99 below 20 ms on two idle cores; the bound leaves room for whoever shares them."""
-    stop, times = threading.Event(), []
+    stop, idle = threading.Event(), healthz_times(server, 100)
 
     def load():
         with dial(server) as connection:
@@ -368,17 +374,22 @@ def test_healthz_answers_fast_while_an_inference_of_a_second_keeps_every_core_bu
                 assert ask(connection, rehearsed(seconds=1, side=224, fault=BUSY)).chunk is not None
 
     threads = [threading.Thread(target=load) for _ in range(2)]
+    arrives(server, lambda: [thread.start() for thread in threads])
+    times = healthz_times(server, 300)
+    stop.set()
     for thread in threads:
-        thread.start()
-    time.sleep(0.5)
-    for _ in range(300):
+        thread.join(30)
+    p99, before = (statistics.quantiles(each, n=100)[98] for each in (times, idle))
+    print(f"/healthz under load: median {statistics.median(times):.1f} ms, p99 {p99:.1f} ms; idle p99 {before:.1f} ms")
+    assert p99 < max(250, 10 * before)
+
+
+def healthz_times(server, count):
+    """Milliseconds that the page took, each time."""
+    times = []
+    for _ in range(count):
         begun = time.perf_counter()
         assert server.page("/healthz") == (200, "OK\n")
         times.append((time.perf_counter() - begun) * 1e3)
         time.sleep(0.01)
-    stop.set()
-    for thread in threads:
-        thread.join(30)
-    p99 = statistics.quantiles(times, n=100)[98]
-    print(f"/healthz under load: median {statistics.median(times):.1f} ms, p99 {p99:.1f} ms, max {max(times):.1f} ms")
-    assert p99 < 250
+    return times

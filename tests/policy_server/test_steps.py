@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 
 import pytest
@@ -16,7 +16,7 @@ from sim_client import PolicyClient
 
 from .conftest import LIBERO, REHEARSED
 from .rehearsed_policy import write_rehearsed_step
-from .talking import ask, dial, eventually, rehearsed, samples
+from .talking import arrives, ask, dial, eventually, rehearsed, samples
 
 DAMAGED = "The weights hold NaN."
 
@@ -30,7 +30,7 @@ def run(tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
     for number in (9, 19, 29):
         write_rehearsed_step(run, number, LIBERO)
-    write_rehearsed_step(run, 24, LIBERO, seconds=1.0)
+    write_rehearsed_step(run, 24, LIBERO, seconds=2.0)
     write_rehearsed_step(run, 15, LIBERO, fault=DAMAGED)
     wider = replace(LIBERO, policy=replace(LIBERO.policy, action_horizon=25))
     write_rehearsed_step(run, 14, wider)
@@ -94,9 +94,7 @@ def test_a_step_of_another_policy_is_not_taken(client):
 def test_requests_are_answered_while_a_step_loads_from_the_one_before(client, server):
     with dial(server) as other:
         loading = threading.Thread(target=client.load_step, args=(24,))
-        loading.start()
-        time.sleep(0.3)
-        assert loading.is_alive()
+        arrives(server, loading.start, "grpc" if client.url.startswith("grpc") else "websocket")
         assert ask(other, rehearsed(1)).chunk.checkpoint == "pi05_libero/tiny/29"
         loading.join(20)
         assert ask(other, rehearsed(2)).chunk.checkpoint == "pi05_libero/tiny/24"
@@ -149,8 +147,7 @@ def test_sigterm_does_not_wait_for_a_step_that_loads(tmp_path, rehearse_run):
         server.wait_ready()
         with PolicyClient(server.url) as client:
             loading = threading.Thread(target=load, args=(client,))
-            loading.start()
-            time.sleep(0.5)
+            arrives(server, loading.start)
             server.process.terminate()
             assert server.process.wait(15) == 0
             loading.join(15)
@@ -163,20 +160,18 @@ def test_sigterm_does_not_wait_for_a_newer_step_that_loads(tmp_path, rehearse_ru
     with rehearse_run(tmp_path) as server:
         server.wait_ready()
         write_rehearsed_step(tmp_path, 9, LIBERO, seconds=300)
-        time.sleep(5.5)  # it looks every 5 s
+        eventually(lambda: "reading step 9" in server.log)
         server.process.terminate()
         assert server.process.wait(15) == 0
         eventually(lambda: "ended without waiting" in server.log)
 
 
-@pytest.mark.parametrize(("signal", "status"), [("SIGTERM", 0), ("SIGINT", 130)])
-def test_a_signal_does_not_wait_for_a_shape_that_compiles(tmp_path, rehearse_run, signal, status):
-    import signal as signals
-
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_does_not_wait_for_a_shape_that_compiles(tmp_path, rehearse_run, number, status):
     write_rehearsed_step(tmp_path, 9, LIBERO)
     with rehearse_run(tmp_path, REHEARSED_COMPILE_S="300") as server:
         server.wait_listening()
-        server.process.send_signal(getattr(signals, signal))
+        server.process.send_signal(number)
         assert server.process.wait(15) == status
         eventually(lambda: "ended without waiting" in server.log)
     assert "stopped while compiling" in server.log

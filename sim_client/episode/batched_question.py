@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from policy_protocol import ActionChunk, Observation
-from sim_client.episode.episode import Question
+from sim_client.episode.question import Question
 from sim_client.policy_client import Policy
 
 __all__ = ["ask_together"]

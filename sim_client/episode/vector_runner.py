@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +23,15 @@ from jaxtyping import Float32
 from sim_client.episode.batched_question import ask_together
 from sim_client.episode.episode import Episode
 from sim_client.episode.hold import hold_action
+from sim_client.episode.keepsakes import NOTHING, EpisodeKeepsakes, Keepsakes
 from sim_client.episode.record import EpisodeRecord
 from sim_client.episode.rules import EpisodeRules
 from sim_client.episode.vector_environment import VectorEnvironment
+from sim_client.episode.video import VideoRules
+from sim_client.errors import InvalidOption
 from sim_client.policy_client import Policy
 
-__all__ = ["run_episodes"]
+__all__ = ["require_no_film", "run_episodes"]
 
 
 def run_episodes(
@@ -37,26 +40,42 @@ def run_episodes(
     rules: EpisodeRules,
     episodes: Sequence[tuple[int, int]],
     on_step: Callable[[int, int], None] = lambda index, steps: None,
+    keepsakes: Keepsakes = NOTHING,
 ) -> Iterator[EpisodeRecord]:
     """Run a wave of episodes to its end; each is yielded once, as soon as it is over.
 
     Args:
         episodes: place in the run's list from 0, and reset seed, of at most `environment.num_envs` episodes.
         on_step: called with an episode's place and its number of steps done.
+        keepsakes: what is kept beside the records; no films.
 
     Raises:
+        InvalidOption: films are wanted.
+        RecordsError: a keepsake cannot be written.
         ChunkwireError: the policy or the simulator failed; every episode that was not yielded is void.
     """
     assert len(episodes) <= environment.num_envs, "a wave has no more episodes than environments"
+    require_no_film(keepsakes.video)
     if not episodes:
         return
-    wave = _Wave(environment, policy, rules, episodes)
-    while wave.running:
-        with wave.booking():
-            wave.advance()
-        for run in wave.running:
-            on_step(run.episode.index, run.episode.steps)
-        yield from wave.take_finished()
+    with ExitStack() as kept:
+        wave = _Wave(environment, policy, rules, _runs(environment, rules, episodes, keepsakes, kept))
+        while wave.running:
+            with wave.booking():
+                wave.advance()
+            for run in wave.running:
+                on_step(run.episode.index, run.episode.steps)
+            yield from wave.take_finished()
+
+
+def require_no_film(video: VideoRules) -> None:
+    """Raises `InvalidOption` when films are wanted: a film camera stands in one scene, and here are many."""
+    if video.which != "none":
+        raise InvalidOption(
+            f"--video {video.which} cannot film environments that are simulated together on a GPU. Leave it out, or "
+            "pass --sim-backend cpu to film the same seeds.",
+            field="--video",
+        )
 
 
 @dataclass
@@ -65,8 +84,27 @@ class _Run:
 
     env: int
     episode: Episode
+    kept: EpisodeKeepsakes
     total_s: float = 0.0
     """Its share of the wave's wall time."""
+
+
+def _runs(
+    environment: VectorEnvironment,
+    rules: EpisodeRules,
+    episodes: Sequence[tuple[int, int]],
+    keepsakes: Keepsakes,
+    kept: ExitStack,
+) -> list[_Run]:
+    control_freq = environment.settings.control_freq
+    return [
+        _Run(
+            env,
+            Episode(rules, environment, index, seed),
+            kept.enter_context(keepsakes.of_episode(index, seed, control_freq)),
+        )
+        for env, (index, seed) in enumerate(episodes)
+    ]
 
 
 class _Wave:
@@ -77,17 +115,15 @@ class _Wave:
         environment: VectorEnvironment,
         policy: Policy,
         rules: EpisodeRules,
-        episodes: Sequence[tuple[int, int]],
+        runs: list[_Run],
     ) -> None:
         self._environment, self._policy, self._rules = environment, policy, rules
-        self.running = [
-            _Run(env, Episode(rules, environment, index, seed)) for env, (index, seed) in enumerate(episodes)
-        ]
-        self._last = len(episodes) - 1
+        self.running = runs
+        self._last = len(runs) - 1
         shape = (environment.num_envs, *environment.action_low.shape)
         self._actions: Float32[np.ndarray, "env action_dim"] = np.zeros(shape, np.float32)
         with self.booking(), self._sharing("simulate", self.running):
-            seeds = [seed for _, seed in episodes]
+            seeds = [run.episode.seed for run in runs]
             environment.reset([*seeds, *seeds[-1:] * (environment.num_envs - len(seeds))])
 
     def advance(self) -> None:
@@ -110,7 +146,9 @@ class _Wave:
         for run in finished:
             self._actions[run.env] = hold_action(control_mode, names, self._actions[run.env])
         for run in finished:
-            yield run.episode.record(run.total_s)
+            record = run.episode.record(run.total_s)
+            run.kept.keep(record)
+            yield record
 
     def _ask(self, asking: Sequence[_Run]) -> None:
         with self._sharing("render", asking):
@@ -118,8 +156,9 @@ class _Wave:
         questions = [run.episode.observed(seen.row(row)) for row, run in enumerate(asking)]
         with self._sharing("wait", asking):
             chunks = ask_together(self._policy, questions)
-        for run, chunk in zip(asking, chunks, strict=True):
+        for run, question, chunk in zip(asking, questions, chunks, strict=True):
             run.episode.answered(chunk)
+            run.kept.answered(question, chunk)
 
     @contextmanager
     def _sharing(self, kind: str, runs: Sequence[_Run]) -> Iterator[None]:

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
-from mani_skill.envs.utils.observations import parse_obs_mode_to_struct
 
 from policy_protocol.errors import did_you_mean
 from sim_client.errors import RenderingUnavailable, SimulationError
 from sim_client.simulator.environment import make_environment
 from sim_client.simulator.film_camera import FilmCamera
+from sim_client.simulator.sensing import read_flags, read_state, render, stop_observing
 from sim_client.simulator.types import SimulationSettings, SimulatorObservation, StepResult
 
 __all__ = ["Simulator"]
@@ -51,7 +51,7 @@ class Simulator:
         self.settings = settings
         self._environment = make_environment(settings)
         self._film_camera: FilmCamera | None = None
-        self._stop_observing()
+        stop_observing(self._environment)
         self.cameras = tuple(self._environment.scene.sensors) if settings.render_backend != "none" else ()
         space = self._environment.single_action_space
         self.action_low = np.asarray(space.low, np.float32)
@@ -80,7 +80,7 @@ class Simulator:
         with self._failing_by_name("stepping"):
             *_, self._info = self._environment.step(torch.from_numpy(np.asarray(action, np.float32)))
         elapsed = int(self._environment.elapsed_steps[0])
-        flags = _flags(self._info)
+        flags = self._flags()
         return StepResult(
             success=flags.pop("success"),
             stages=flags,
@@ -130,38 +130,21 @@ class Simulator:
             raise SimulationError(f"The simulator failed while {doing} {self.settings.env_id}: {error}") from error
 
     def _require_success(self) -> None:
-        if "success" not in _flags(self._info):
+        if "success" not in self._flags():
             self.close()
             raise SimulationError(
                 f"{self.settings.env_id} reports no success, so there is nothing to measure. Pass another --env; "
                 "`sim-client tasks` lists the project's own."
             )
 
-    def _stop_observing(self) -> None:
-        """Make ManiSkill's own reset and step return no observation, hence render nothing.
-
-        Private in mani_skill 3.0.1, which the project pins; a test compares frames with plain stepping.
-        """
-        self._environment._obs_mode = "none"
-        self._environment.obs_mode_struct = parse_obs_mode_to_struct("none")
-
     def _state(self) -> dict[str, Float32[np.ndarray, "dim"]]:
-        """What the environment would put into an `rgb` observation beside the images."""
-        environment = self._environment
-        groups = {"agent": environment._get_obs_agent(), "extra": environment._get_obs_extra(self._info)}
-        return dict(_leaves(groups))
+        return {source: values[0] for source, values in read_state(self._environment, self._info).items()}
 
     def _render(self, cameras: Sequence[str]) -> dict[str, UInt8[np.ndarray, "height width 3"]]:
-        """What `BaseEnv._get_obs_sensor_data` does, for the cameras asked for: hide goals, render, read back."""
-        environment = self._environment
-        for hidden in environment._hidden_objects:
-            hidden.hide_visual()
-        environment.scene.update_render(update_sensors=True, update_human_render_cameras=False)
-        sensors = [environment.scene.sensors[name] for name in cameras]
-        for sensor in sensors:
-            sensor.capture()
-        images = [sensor.get_obs(rgb=True, depth=False, position=False, segmentation=False) for sensor in sensors]
-        return {name: image["rgb"][0].cpu().numpy().copy() for name, image in zip(cameras, images, strict=True)}
+        return {name: images[0] for name, images in render(self._environment, cameras, [0]).items()}
+
+    def _flags(self) -> dict[str, bool]:
+        return {flag: bool(holds[0]) for flag, holds in read_flags(self._info, 1).items()}
 
     def _require_action(self, action: Float[np.ndarray, "action_dim"]) -> None:
         if np.shape(action) != self.action_low.shape:
@@ -184,23 +167,3 @@ class Simulator:
                 f"{self.settings.env_id} with the robot {self.settings.robot_uids!r} has no camera {name!r}."
                 f"{did_you_mean(name, self.cameras)}"
             )
-
-
-def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Float32[np.ndarray, "dim"]]]:
-    """`{"agent": {"qpos": (1, 9)}}` -> `("agent/qpos", (9,))`; yes or no becomes one number."""
-    for name, value in tree.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}/")
-        else:
-            yield path, torch.as_tensor(value).cpu().numpy().astype(np.float32).reshape(-1)
-
-
-def _flags(info: Mapping[str, object]) -> dict[str, bool]:
-    """The task's verdicts: entries of one boolean."""
-    arrays = {name: torch.as_tensor(value).cpu().numpy() for name, value in info.items() if not _is_nested(value)}
-    return {name: bool(array.item()) for name, array in arrays.items() if array.dtype == bool and array.size == 1}
-
-
-def _is_nested(value: object) -> bool:
-    return isinstance(value, (Mapping, str)) or value is None

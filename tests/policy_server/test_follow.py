@@ -18,6 +18,7 @@ from policy_protocol.codec import pack, unpack
 from policy_protocol.spec import PolicySpec
 from policy_server.engine.compile_counter import CompileCounter
 from policy_server.follow import Follower, first_step
+from sim_client import PolicyClient
 from training.pi05.checkpoint.step_directory import SPEC_FILE, TOKENIZER_FILE, CheckpointInvalid
 from training.pi05.checkpoint.weights import as_saved, read_params
 from training.pi05.load import load_policy, reload_policy
@@ -194,6 +195,24 @@ def test_a_server_that_follows_a_run_announces_its_newest_step_and_serves_it(run
     assert (before["checkpoint"], after["checkpoint"]) == ("pi05_libero/tiny/9", "pi05_libero/tiny/19")
     assert np.abs(after["actions"] - before["actions"]).max() > 1e-3
     assert "serving step 19 now" in server.log
+
+
+def test_a_server_that_follows_on_request_goes_back_and_forth_between_steps(run, environment, observation):
+    """The same actions again: a step that is loaded for the second time is the step that it was."""
+    write_step(run, 19, scaled)
+    arguments = ["--follow", run, "--follow-on-request", "--batch-sizes", "1", "--port", 0, "--dtype", "float32"]
+    server = ServerProcess(arguments, environment)
+    try:
+        with PolicyClient(server.wait_ready().url) as client:
+            actions = {}
+            for step in (19, 9, 19, 9):
+                assert client.load_step(step).step == step
+                chunk = client.infer(observation, noise_seed=0)
+                assert chunk.checkpoint == f"pi05_libero/tiny/{step}"
+                np.testing.assert_array_equal(chunk.actions, actions.setdefault(step, chunk.actions))
+        assert np.abs(actions[9] - actions[19]).max() > 1e-3
+    finally:
+        server.stop()
 
 
 def ask(url, observation):

@@ -52,7 +52,7 @@ setup: .venv/installed .venv-sim/installed ## Make both environments and check t
 
 .venv-sim/installed: pyproject.toml docker/constraints/simulator.txt docker/install-vulkan.sh
 	@echo '== simulator environment (.venv-sim): ManiSkill, no jax'
-	docker/make-environment.sh $(PYTHON) .venv-sim docker/constraints/simulator.txt '.[sim,test]'
+	docker/make-environment.sh $(PYTHON) .venv-sim docker/constraints/simulator.txt '.[sim,ray,test]'
 	docker/install-vulkan.sh
 	$(SIM)/python -m sim_client.simulator $(RENDER_BACKEND)
 	touch $@

@@ -1,0 +1,203 @@
+"""However many workers there are, whatever dies, whenever a run is interrupted: each episode is scored exactly once."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from fake_environment import FakeEnvironment
+from fake_policy_server import chunk_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from policy_protocol import InferRequest
+from sim_client.crew.workshop import Event, Finished, Lost, OnNote, Ready, Workshop
+from sim_client.episode.chunk_use import ChunkUse
+from sim_client.episode.keepsakes import NOTHING
+from sim_client.episode.rules import EpisodeRules
+from sim_client.errors import Interrupted
+from sim_client.evaluation.dial import Dial
+from sim_client.evaluation.progress import Progress
+from sim_client.evaluation.session import EvaluationSession
+from sim_client.evaluation.staff import Staff
+from sim_client.evaluation.work_list import Assignment, WorkList
+from sim_client.evaluation.workshop import EpisodeWorkshop
+from sim_client.results.directory import ResultsDirectory, read_results
+from sim_client.results.records import read_records
+from sim_client.results.run_record import RunRecord
+
+
+def outcome_of(request: InferRequest) -> float:
+    """A step's length that depends on the noise alone, so that episodes differ in length and success."""
+    return float(np.random.default_rng(request.noise_seed).uniform(0.0, 0.12))
+
+
+def identity(directory: Path) -> list[tuple]:
+    """What must not depend on who ran an episode."""
+    return [(one.seed, one.outcome, one.steps, one.action_hash) for one in read_results(directory)[1]]
+
+
+@dataclass
+class Fate:
+    """Decides which worker moves next, and what happens to it."""
+
+    draw: Callable[[int], int]
+
+    def hire(self, workshop: Workshop, leases: int, logs: Path) -> FatedCrew:
+        return FatedCrew(workshop, 1 + self.draw(4), self.draw)
+
+    num_envs: int = 1
+
+
+class FatedCrew:
+    """Workers that take jobs at the same time and finish them in any order; some die, and sometimes the user stops."""
+
+    def __init__(self, workshop: Workshop, size: int, draw: Callable[[int], int]) -> None:
+        self._benches = [workshop.open(lambda note=None, patience_s=None: None) for _ in range(size)]
+        self._draw = draw
+
+    def run(self, take: Callable[[], object], on_note: OnNote) -> object:
+        yield from (Ready(number, bench.facts) for number, bench in enumerate(self._benches))
+        jobs: dict[int, object] = {}
+        while True:
+            for number in range(len(self._benches)):
+                if number not in jobs and (job := take()) is not None:
+                    jobs[number] = job
+            if not jobs:
+                return
+            yield self._next(jobs)
+
+    def _next(self, jobs: dict[int, object]) -> Event:
+        number = sorted(jobs)[self._draw(len(jobs))]
+        job, fate = jobs.pop(number), self._draw(12)
+        if fate == 0:
+            raise KeyboardInterrupt
+        if fate <= 2:
+            return Lost(number, job, "fate")
+        return Finished(number, job, self._benches[number].work(job))
+
+    def stop(self) -> None:
+        for bench in self._benches:
+            bench.close()
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_any_interleaving_of_workers_deaths_and_interruptions_gives_the_same_episodes(seed):
+    fate = Fate(Random(seed).randrange)
+    with TemporaryDirectory() as folder:
+        while True:
+            try:
+                play(Path(folder), fate)
+                break
+            except Interrupted:
+                continue
+        written = Counter(record.seed for record in read_records(Path(folder) / "episodes.jsonl"))
+        assert written == Counter(range(6))
+        assert identity(Path(folder)) == _SHARED["expected"]
+
+
+_SHARED: dict = {}
+"""Hypothesis runs a test many times within one fixture's life."""
+
+
+def play(folder: Path, staff: Staff | Fate) -> None:
+    """Finish the six episodes, or as many as fate allows."""
+    run = _SHARED["run"]
+    rules = EpisodeRules(run.spec, "PushCube-v1", run.prompt, ChunkUse(3), 10, run.provenance)
+    dial = Dial(_SHARED["server"].url)
+    workshop = EpisodeWorkshop(run.settings, rules, NOTHING, dial, run.options.retries, FakeEnvironment)
+    with ResultsDirectory(folder, run) as directory:
+        EvaluationSession(directory, workshop, staff, Progress(6, (), Console(file=io.StringIO()))).run()
+
+
+@pytest.fixture(autouse=True)
+def shared(describe_run: Callable[..., RunRecord], start_server, tmp_path: Path) -> None:
+    server = start_server(lambda request: chunk_of(_SHARED["run"].spec, request, outcome_of(request)))
+    _SHARED.update(run=describe_run(episodes=6, retries=50), server=server)
+    play(tmp_path / "expected", Staff(workers=0))
+    _SHARED.update(expected=identity(tmp_path / "expected"))
+    outcomes = {outcome for _, outcome, _, _ in _SHARED["expected"]}
+    assert outcomes == {"success", "timeout"}, "the dummy policy both succeeds and fails"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_real_workers_killed_again_and_again_and_a_killed_run_give_the_same_episodes(
+    workers, start_client, sim_client, tmp_path
+):
+    command = ("--env", "PushCube-v1", "--episodes", 6, "--server", _SHARED["server"].url, "--out", "out")
+    command += ("--workers", workers, "--retries", 20)
+    process = start_client(*command)
+    assassin = threading.Thread(target=kill_workers, args=(process.pid, 3))
+    assassin.start()
+    deadline = time.monotonic() + 120
+    while not read_records(tmp_path / "out" / "episodes.jsonl") and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assassin.join()
+    code, _, errors = sim_client(*command)
+    assert code == 0, errors
+    assert identity(tmp_path / "out") == _SHARED["expected"]
+    written = Counter(record.seed for record in read_records(tmp_path / "out" / "episodes.jsonl"))
+    assert written == Counter(range(6))
+
+
+def kill_workers(parent: int, times: int) -> None:
+    """SIGKILL one worker process after the other, as soon as there is one."""
+    deadline = time.monotonic() + 60
+    killed: set[int] = set()
+    while len(killed) < times and time.monotonic() < deadline:
+        try:
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        for child in set(map(int, children)) - killed:
+            try:
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(child, signal.SIGKILL)
+                    killed.add(child)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        time.sleep(0.3)
+
+
+def test_episodes_are_leased_in_the_order_of_the_list_as_many_at_once_as_a_worker_runs():
+    work = WorkList([(0, 7), (1, 8), (2, 9)], at_once=2)
+    assert work.take() == (Assignment(0, 7), Assignment(1, 8))
+    assert work.take() == (Assignment(2, 9),)
+    assert work.take() is None
+
+
+def test_a_dead_workers_episodes_come_first_and_alone():
+    work = WorkList([(0, 7), (1, 8), (2, 9)], at_once=2, retries=1)
+    lease = work.take()
+    assert lease is not None
+    assert work.lost(lease, seconds=2.5) == ()
+    assert work.take() == (Assignment(0, 7, begun=1, lost_s=2.5),)
+    assert work.take() == (Assignment(1, 8, begun=1, lost_s=2.5),)
+    assert work.take() == (Assignment(2, 9),)
+
+
+def test_an_episode_that_too_many_workers_died_at_is_given_back():
+    work = WorkList([(0, 7)], retries=1)
+    first = work.take()
+    assert first is not None
+    work.lost(first, 1.0)
+    second = work.take()
+    assert second is not None
+    assert work.lost(second, 1.0) == (Assignment(0, 7, begun=2, lost_s=2.0),)
+    assert len(work) == 0

@@ -38,5 +38,5 @@ def show_result(directory: Path, as_json: bool) -> Summary:
         stop = {"stopped_after": run.stopped_after, "anytime_interval_95": run.sure_interval}
         print(json.dumps({"env_id": run.options.env_id, **places, **summary.to_json(), **stop}, indent=2))
     else:
-        print(f"{headline(run, summary)}\nReport: {report}")
+        print(f"{headline(run, summary)}\nReport: {html_path(directory)}")
     return summary

@@ -31,12 +31,12 @@ def test_a_whole_run_prints_its_result_and_where_the_report_is(spec, start_serve
     assert output.splitlines() == [
         "PushCube-v1: success_once 2/2 = 100% [34%, 100%], "
         "success_at_end (10 steps after success) 2/2 = 100% [34%, 100%]",
-        "Report: results/PushCube-v1/tiny-test-9-seed0/report.md",
+        "Report: results/PushCube-v1/tiny-test-9-seed0/report.html",
     ]
     assert "episode 2/2  seed 1  success (first at step 4)  14 steps" in errors
     assert "episodes/min" in errors
     written = sorted(path.name for path in (tmp_path / "results/PushCube-v1/tiny-test-9-seed0").iterdir())
-    assert written == [".lock", "episodes.jsonl", "report.md", "run.json"]
+    assert written == [".lock", "episodes.jsonl", "report.html", "report.md", "run.json"]
 
 
 def test_a_finished_run_is_reported_again_and_not_repeated(spec, start_server, sim_client):

@@ -59,10 +59,12 @@ class WavePlayer:
 
     environment: VectorEnvironment
     rules: EpisodeRules
+    keepsakes: Keepsakes
     tell: Tell
 
     def play(self, policy: Policy, lease: Sequence[Assignment]) -> Iterator[EpisodeRecord]:
         """See `Player`."""
         seeds = {one.index: one.seed for one in lease}
         on_step = lambda index, step: self.tell(Step(seeds[index], step))  # noqa: E731
-        yield from run_episodes(self.environment, policy, self.rules, list(seeds.items()), on_step)
+        wave = list(seeds.items())
+        yield from run_episodes(self.environment, policy, self.rules, wave, on_step, self.keepsakes)

@@ -63,7 +63,7 @@ def run_evaluation(
     try:
         with dial.connect(lambda text: console.print(text, markup=False, soft_wrap=True)) as policy:
             plan = plan_evaluation(policy.spec, options)
-            require_recordable(plan.settings, staff, video, save_observations)
+            require_recordable(plan.settings, staff, video)
             run = _describe(policy.spec, policy.url, options, plan)
         with ResultsDirectory(out or default_directory(run), run, overwrite=overwrite) as directory:
             keepsakes = Keepsakes(directory.path.absolute(), video, save_observations)

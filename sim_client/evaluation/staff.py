@@ -9,6 +9,7 @@ from pathlib import Path
 from sim_client.crew.inline import InlineCrew
 from sim_client.crew.processes import SILENCE_S, ProcessCrew
 from sim_client.crew.workshop import Crew, Workshop
+from sim_client.episode.vector_runner import require_no_film
 from sim_client.episode.video import VideoRules
 from sim_client.errors import InvalidOption
 from sim_client.option_checks import require_at_least, require_choice, require_seconds
@@ -69,16 +70,9 @@ class Staff:
         return max(1, min(_MOST_BY_DEFAULT, (os.cpu_count() or 1) // 2))
 
 
-def require_recordable(settings: SimulationSettings, staff: Staff, video: VideoRules, save_observations: bool) -> None:
-    """Raises `InvalidOption` when the simulation and what is to be run or kept of it do not go together."""
+def require_recordable(settings: SimulationSettings, staff: Staff, video: VideoRules) -> None:
+    """Raises `InvalidOption` when the simulation and what is to be run or filmed of it do not go together."""
     require_backend(settings, staff.num_envs)
     video.check(settings)
-    if settings.sim_backend == "cpu":
-        return
-    for flag, asked in (("--video", video.which != "none"), ("--save-observations", save_observations)):
-        if asked:
-            raise InvalidOption(
-                f"{flag} works with --sim-backend cpu only. Run the episodes that you want to see there: physics on a "
-                "GPU differs a little, so expect other episodes of the same kind.",
-                field=flag,
-            )
+    if settings.sim_backend == "gpu":
+        require_no_film(video)

@@ -78,7 +78,8 @@ class EpisodeWorkshop:
     def _player(self, tell: Tell) -> Player:
         if self.settings.sim_backend == "cpu":
             return SinglePlayer(self.open_environment(self.settings), self.rules, self.keepsakes, tell)
-        return WavePlayer(open_vector_environment(self.settings, self.num_envs), self.rules, tell)
+        environments = open_vector_environment(self.settings, self.num_envs)
+        return WavePlayer(environments, self.rules, self.keepsakes, tell)
 
 
 class _EpisodeBench:

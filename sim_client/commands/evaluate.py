@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from policy_protocol import did_you_mean
 from sim_client.commands.episode_flags import EpisodeFlags
 from sim_client.commands.flag_groups import with_flag_groups
+from sim_client.commands.known_environment import require_known
 from sim_client.commands.policy_flags import PolicyFlags
 from sim_client.commands.recording_flags import RecordingFlags
 from sim_client.commands.report import show_result
 from sim_client.commands.staff_flags import OutputFlags, StaffFlags
+from sim_client.commands.suite import measure_suite
 from sim_client.episode.environment import open_environment
-from sim_client.errors import IncompleteRun, InvalidOption, UnknownEnvironment
+from sim_client.errors import IncompleteRun, InvalidOption
 from sim_client.evaluation.run import run_evaluation
+from sim_client.evaluation.suite import chosen_tasks
 from sim_client.results.directory import report_path
-from sim_client.tasks import TASKS
 
 __all__ = ["evaluate_command"]
 
@@ -27,7 +29,10 @@ __all__ = ["evaluate_command"]
 @with_flag_groups
 def evaluate_command(
     context: typer.Context,
-    env: Annotated[str | None, typer.Option(help="ManiSkill task, such as StackCube-v1.")] = None,
+    env: Annotated[
+        str | None, typer.Option(metavar="ENV[,ENV…]", help="ManiSkill task, such as StackCube-v1; or several.")
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="A set of tasks instead: maniskill6, the project's six.")] = None,
     *,
     policy: PolicyFlags,
     episodes: EpisodeFlags,
@@ -44,12 +49,9 @@ def evaluate_command(
         _require_no_options(context)
         return
     console = Console(stderr=True, highlight=False)
-    options, dial = episodes.options(_required_env(env)), policy.dial()
-    _require_known(options.env_id, console)
-    directory = run_evaluation(
-        options,
-        dial,
-        output.out,
+    tasks, dial = tuple(map(episodes.options, _required_tasks(env, suite))), policy.dial()
+    evaluate = partial(
+        run_evaluation,
         video=recording.rules(),
         save_observations=recording.save_observations,
         staff=staff.staff(),
@@ -57,7 +59,12 @@ def evaluate_command(
         console=console,
         open_environment=context.obj or open_environment,
     )
-    _show(directory, output.as_json)
+    if len(tasks) > 1:
+        measure_suite(tasks, dial, output.out, output.as_json, evaluate, console)
+        return
+    (task,) = tasks
+    require_known(task.env_id, console)
+    _show(evaluate(task, dial, output.out), output.as_json)
 
 
 def _show(directory: Path, as_json: bool) -> None:
@@ -69,25 +76,15 @@ def _show(directory: Path, as_json: bool) -> None:
         )
 
 
-def _required_env(env: str | None) -> str:
-    if env is None:
+def _required_tasks(env: str | None, suite: str | None) -> tuple[str, ...]:
+    tasks = chosen_tasks(env, suite)
+    if not tasks:
         raise InvalidOption(
             "Name the task to measure: sim-client --env StackCube-v1. `sim-client tasks` lists the tasks, "
             "`sim-client --help` the options and the other commands.",
             field="--env",
         )
-    return env
-
-
-def _require_known(env_id: str, console: Console) -> None:
-    if env_id in TASKS:
-        return
-    console.print(f"{env_id} is none of the project's tasks; looking it up in ManiSkill …", markup=False)
-    from sim_client.simulator import env_ids
-
-    names = env_ids()
-    if env_id not in names:
-        raise UnknownEnvironment(f"Unknown environment {env_id!r}.{did_you_mean(env_id, names)}", field="--env")
+    return tasks
 
 
 def _require_no_options(context: typer.Context) -> None:

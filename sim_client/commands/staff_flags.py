@@ -40,6 +40,9 @@ class StaffFlags:
 class OutputFlags:
     """Where results go and how they are shown."""
 
-    out: Annotated[Path | None, typer.Option(help="Results directory; by default results/ENV/POLICY-seedSEED.")] = None
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Results directory, of several tasks their folder; by default under results/."),
+    ] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the results that are there.")] = False
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from policy_protocol.errors import SpecMismatch
 from sim_client.policy_client import PolicyClient
 
 __all__ = ["Dial"]
@@ -22,6 +23,8 @@ class Dial:
     """Seconds after which a silent server counts as lost."""
     api_key: str | None = field(default=None, repr=False)
     tls_ca: Path | None = None
+    spec_hash: str | None = None
+    """Of the only policy that may answer; any by default. Set where one command runs several evaluations."""
 
     @property
     def patience_s(self) -> float:
@@ -30,7 +33,23 @@ class Dial:
         return 3 * (self.reply_timeout + self.connect_timeout)
 
     def connect(self, on_wait: Callable[[str], None] | None = None) -> PolicyClient:
-        """Open a connection. Raises what `PolicyClient` does."""
+        """Open a connection.
+
+        Raises:
+            SpecMismatch: another policy than the one of `spec_hash` is served.
+            ChunkwireError: what `PolicyClient` raises.
+        """
+        policy = self._connect(on_wait)
+        if self.spec_hash in (None, policy.spec.hash):
+            return policy
+        policy.close()
+        raise SpecMismatch(
+            f"{policy.url} now serves another policy ({policy.spec.policy.checkpoint}, spec {policy.spec.hash} instead "
+            f"of {self.spec_hash}). The finished episodes are kept: serve the first policy again and repeat the "
+            "command, or pass --out DIR for the new one."
+        )
+
+    def _connect(self, on_wait: Callable[[str], None] | None) -> PolicyClient:
         return PolicyClient(
             self.servers,
             connect_timeout=self.connect_timeout,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # tests/ holds no packages; the doubles beside this file are imported by name
 
+from fake_environment import FakeEnvironment  # noqa: E402
 from fake_policy_server import FakePolicyServer  # noqa: E402
 
 from policy_protocol import PolicySpec  # noqa: E402
+from policy_protocol.errors import ChunkwireError  # noqa: E402
 from policy_protocol.spec import (  # noqa: E402
     ActionSpec,
     CameraSpec,
@@ -28,6 +30,7 @@ from policy_protocol.spec import (  # noqa: E402
     StateField,
     StateSpec,
 )
+from sim_client.commands.app import app  # noqa: E402
 from sim_client.evaluation.plan import plan_evaluation  # noqa: E402
 from sim_client.results.options import EvaluationOptions  # noqa: E402
 from sim_client.results.run_record import FORMAT, RunRecord  # noqa: E402
@@ -157,5 +160,30 @@ def sim_client(start_client: Callable[..., subprocess.Popen[str]]) -> Callable[.
         process = start_client(*arguments, fake=fake)
         output, errors = process.communicate(timeout=300)
         return process.returncode, output, errors
+
+    return run
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command left behind; `error` is what it ended with, None for a good end."""
+
+    output: str
+    errors: str
+    error: ChunkwireError | None
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch, capsys) -> Callable[..., Ended]:
+    """Run the command line in this process on the fake environment, without workers; needs no seconds to start."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, environment: Any = FakeEnvironment) -> Ended:
+        error = None
+        try:
+            app([*map(str, arguments), "--workers", "0"], standalone_mode=False, obj=environment)
+        except ChunkwireError as raised:
+            error = raised
+        return Ended(*capsys.readouterr(), error)
 
     return run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 from policy_protocol import PROTOCOL, ActionChunk, InferReply, InferRequest, PolicySpec, pack, unpack
+from policy_protocol.errors import StepNotServed
+from policy_protocol.steps import STEPS_FEATURE, StepsReply, StepsRequest, is_steps_request
 
 __all__ = ["FakePolicyServer", "MalformedFrame", "chunk_of"]
 
@@ -41,6 +43,12 @@ class FakePolicyServer:
         ready: connections are accepted at once but greeted when this is set, as by a server that compiles.
         status: HTTP status with which the first `refusals` handshakes are refused.
         most_bytes: largest frame that is taken.
+        steps: step -> its spec, loaded on request; None is one that cannot be used. `spec` is served first.
+
+    Attributes:
+        requests: for actions, in order.
+        served: the spec in place when each of them came.
+        loads: the steps that were asked for, in order.
     """
 
     def __init__(
@@ -54,11 +62,15 @@ class FakePolicyServer:
         port: int = 0,
         ready: threading.Event | None = None,
         most_bytes: int | None = None,
+        steps: Mapping[int, PolicySpec | None] | None = None,
     ) -> None:
         self.requests: list[InferRequest] = []
+        self.served: list[PolicySpec] = []
+        self.loads: list[int] = []
+        self.spec, self._steps = spec, steps
         self.headers: list[Headers] = []
         self._answer: Answer = answer or (lambda request: chunk_of(spec, request))
-        self._greeting = greeting or {"protocol": PROTOCOL, "policy_spec": spec.to_wire()}
+        self._greeting = greeting
         self._status, self._refusals = status, refusals
         self._ready = ready
         self._connections: list[ServerConnection] = []
@@ -69,6 +81,10 @@ class FakePolicyServer:
         self.url = f"ws://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
+
+    def refuse(self) -> None:
+        """Refuse every handshake from here on."""
+        self._refusals = 10**9
 
     def stop(self) -> None:
         """Close the port and every connection."""
@@ -88,12 +104,17 @@ class FakePolicyServer:
         self._connections.append(connection)
         if self._ready is not None:
             self._ready.wait(30)
-        greeting = self._greeting
+        greeting = self._greeting or self._own_greeting()
         connection.send(greeting if isinstance(greeting, (bytes, str)) else pack(greeting))
         try:
             for frame in connection:
-                request = InferRequest.from_wire(unpack(frame).value)
+                message = unpack(frame).value
+                if is_steps_request(message):
+                    connection.send(pack(self._reply_steps(StepsRequest.from_wire(message)).to_wire()))
+                    continue
+                request = InferRequest.from_wire(message)
                 self.requests.append(request)
+                self.served.append(self.spec)
                 reply = self._answer(request)
                 if reply is None:
                     return
@@ -103,3 +124,17 @@ class FakePolicyServer:
             connection.close(1007, str(error))
         except ConnectionClosed:
             return
+
+    def _own_greeting(self) -> dict[str, Any]:
+        features = [] if self._steps is None else [STEPS_FEATURE]
+        return {"protocol": PROTOCOL, "policy_spec": self.spec.to_wire(), "features": features}
+
+    def _reply_steps(self, request: StepsRequest) -> StepsReply:
+        assert self._steps is not None
+        if request.load is not None:
+            self.loads.append(request.load)
+            spec = self._steps.get(request.load)
+            if spec is None:
+                return StepsReply(request.id, error=StepNotServed(f"Step {request.load} cannot be used."))
+            self.spec = spec
+        return StepsReply(request.id, tuple(self._steps), self.spec)

@@ -5,8 +5,17 @@ shows: it loads nothing from anywhere but the videos beside it.
 """
 
 from sim_client.results.report.markdown import markdown
-from sim_client.results.report.suite import suite_json, write_suite_report
+from sim_client.results.report.suite import SuiteRow, SuiteTotal, suite_json, write_suite_report
 from sim_client.results.report.wording import headline
 from sim_client.results.report.write import html_path, write_report
 
-__all__ = ["headline", "html_path", "markdown", "suite_json", "write_report", "write_suite_report"]
+__all__ = [
+    "SuiteRow",
+    "SuiteTotal",
+    "headline",
+    "html_path",
+    "markdown",
+    "suite_json",
+    "write_report",
+    "write_suite_report",
+]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -67,14 +68,18 @@ class SuiteTotal:
     """All episodes in one rate, where all tasks have the same number, fixed in advance: the mean is that rate."""
 
     @classmethod
-    def of(cls, rows: Sequence[SuiteRow]) -> SuiteTotal:
-        """Count."""
+    def of(cls, rows: Sequence[SuiteRow], without: int = 0) -> SuiteTotal:
+        """Count.
+
+        Args:
+            without: tasks that were asked for and have no row.
+        """
         rates = [row.summary.success_once for row in rows]
         values = [rate.value for rate in rates if rate.value is not None]
         fixed = all(row.run.sure_interval is None for row in rows)
-        equal = fixed and len(values) == len(rates) and len({rate.episodes for rate in rates}) == 1
+        equal = fixed and not without and len(values) == len(rates) and len({rate.episodes for rate in rates}) == 1
         pooled = Rate(sum(rate.successes for rate in rates), sum(rate.episodes for rate in rates)) if equal else None
-        return cls(sum(values) / len(values) if values else None, len(values), len(rates), pooled)
+        return cls(sum(values) / len(values) if values else None, len(values), len(rates) + without, pooled)
 
     def __str__(self) -> str:
         if self.mean is None:
@@ -87,11 +92,14 @@ class SuiteTotal:
         return f"{text}; as every task has the same number of episodes it is {self.pooled}, true of these tasks alone."
 
 
-def write_suite_report(directory: Path, results: Sequence[Path]) -> None:
+def write_suite_report(
+    directory: Path, results: Sequence[Path], failed: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Write `suite.md` and `suite.html` into `directory`, which is made if need be.
 
     Args:
         results: directories of evaluations, in the order of the rows.
+        failed: task -> why it has no result, or no whole one.
 
     Raises:
         RecordsError: one of them holds no evaluation, or a file cannot be written.
@@ -99,19 +107,19 @@ def write_suite_report(directory: Path, results: Sequence[Path]) -> None:
     from sim_client.results.report.suite_html import suite_html  # jinja2 and matplotlib
 
     rows = tuple(map(SuiteRow.read, results))
-    total = SuiteTotal.of(rows)
+    total = _total(rows, failed)
     write_files(
         {
-            directory / "suite.md": _markdown(directory, rows, total),
-            directory / "suite.html": suite_html(directory, rows, total),
+            directory / "suite.md": _markdown(directory, rows, total, failed),
+            directory / "suite.html": suite_html(directory, rows, total, failed),
         }
     )
 
 
-def suite_json(results: Sequence[Path]) -> dict[str, Any]:
-    """What `--json` prints: every run's summary, and the total. Raises `RecordsError`."""
+def suite_json(results: Sequence[Path], failed: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """What `--json` prints: every run's summary, the total, and what failed. Raises `RecordsError`."""
     rows = tuple(map(SuiteRow.read, results))
-    total = SuiteTotal.of(rows)
+    total = _total(rows, failed)
     return {
         "headline": HEADLINE,
         "tasks": [
@@ -124,12 +132,20 @@ def suite_json(results: Sequence[Path]) -> dict[str, Any]:
             "pooled": None if total.pooled is None else str(total.pooled),
             "text": str(total),
         },
+        "failed": dict(failed),
     }
 
 
-def _markdown(directory: Path, rows: Sequence[SuiteRow], total: SuiteTotal) -> str:
+def _total(rows: Sequence[SuiteRow], failed: Mapping[str, str]) -> SuiteTotal:
+    return SuiteTotal.of(rows, len(failed.keys() - {row.run.options.env_id for row in rows}))
+
+
+def _markdown(directory: Path, rows: Sequence[SuiteRow], total: SuiteTotal, failed: Mapping[str, str]) -> str:
     header = ("task", HEADLINE, "at the end", "median steps", "episodes per minute", "errors", "remarks", "report")
-    lines = [f"# {total}", "", *table(header, (_cells(row, directory) for row in rows)), ""]
+    lines = [f"# {total}", ""]
+    if failed:
+        lines += ["Without a result, or without a whole one:", "", *table(("task", "why"), failed.items()), ""]
+    lines += [*table(header, (_cells(row, directory) for row in rows)), ""]
     interval = "95% interval, Wilson's where nothing else is said"
     lines.append(f"Rates are k/n = share [{interval}] over the episodes that did not end in an error.")
     return "\n".join(lines) + "\n"

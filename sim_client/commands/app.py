@@ -8,6 +8,7 @@ from sim_client.commands.collect import collect_command
 from sim_client.commands.compare import compare_command
 from sim_client.commands.evaluate import evaluate_command
 from sim_client.commands.report import report_command
+from sim_client.commands.sweep import sweep_command
 from sim_client.commands.tasks import tasks_command
 
 __all__ = ["app"]
@@ -23,4 +24,5 @@ app.callback(invoke_without_command=True)(evaluate_command)
 app.command("collect")(collect_command)
 app.command("compare")(compare_command)
 app.command("report")(report_command)
+app.command("sweep")(sweep_command)
 app.command("tasks")(tasks_command)

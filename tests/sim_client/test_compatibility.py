@@ -202,3 +202,21 @@ def test_an_execution_horizon_beyond_the_chunk_is_refused(spec):
 def test_numbers_out_of_range_name_their_flag(change, message):
     with pytest.raises(InvalidOption, match=message):
         options(**change)
+
+
+def test_a_run_on_demonstrations_takes_their_seeds_and_says_so(spec: PolicySpec) -> None:
+    plan = plan_evaluation(spec, options(episodes=2, on_demonstrations=True))
+    assert plan.seeds == (1000, 1001)
+    assert plan.mismatches == ()
+    assert plan.notices[0] == (
+        "The episodes are the training demonstrations' own: this says what a replay reaches, not how good a policy is."
+    )
+
+
+def test_more_episodes_than_demonstrations_are_refused(spec: PolicySpec) -> None:
+    message = (
+        r"^--on-demonstrations: the policy's spec names 2 demonstration seeds, which is fewer than --episodes 5\. "
+        r"Pass --episodes 2\.$"
+    )
+    with pytest.raises(InvalidOption, match=message):
+        plan_evaluation(spec, options(episodes=5, on_demonstrations=True))

@@ -18,9 +18,9 @@ from policy_protocol.spec import (
     StateField,
     StateSpec,
 )
-from training.data.dataset import Dataset
 from training.data.errors import DatasetInvalid
-from training.data.facts import DatasetFacts
+from training.data.lerobot.dataset import Dataset
+from training.data.lerobot.facts import DatasetFacts
 from training.experiment import Experiment
 from training.pi05.model.config import SLOTS
 from training.pi05.model.params import count_params, param_shapes

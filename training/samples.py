@@ -9,7 +9,7 @@ import flax.struct
 import numpy as np
 from jaxtyping import Float, Float32
 
-from training.data.loader import Batch
+from training.data.loading.loader import Batch
 from training.pi05.model.pi import ModelInput
 from training.pi05.transforms.observation import ObservationTransform, Row, collate
 

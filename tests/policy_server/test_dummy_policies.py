@@ -14,7 +14,7 @@ from policy_protocol.errors import InvalidObservation, SpecMismatch
 from policy_server.policies.dummy import random_policy, zeros_policy
 from policy_server.policies.named import PolicyUnknown, named_policy
 from policy_server.policies.recording import RecordingInvalid
-from training.data.convert import convert
+from training.data.conversion.convert import convert
 from training.pi05.policy import noise_from_seed
 
 from .conftest import LIBERO, OPENPI, ServerProcess

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from training.data.loader import Batch
+from training.data.loading.loader import Batch
 from training.pi05.transforms.normalization import NormStats, normalize
 from training.pi05.transforms.observation import ObservationTransform
 from training.pi05.transforms.tokenizer import Tokenizer

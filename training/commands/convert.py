@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from training.data.convert import convert
-from training.data.dataset_writer import DatasetFormat
-from training.data.facts import DatasetFacts
-from training.data.recording import GivenFacts
+from training.data.conversion.convert import convert
+from training.data.conversion.recording import GivenFacts
+from training.data.lerobot.facts import DatasetFacts
+from training.data.lerobot.writing.dataset_writer import DatasetFormat
 
 __all__ = ["convert_command"]
 

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from training.data.dataset import Dataset
-from training.data.norm_stats import NORM_STATS_FILE, compute_norm_stats
+from training.data.lerobot.dataset import Dataset
+from training.data.statistics.norm_stats import NORM_STATS_FILE, compute_norm_stats
 from training.pi05.transforms.normalization import NormStats, write_norm_stats
 
 __all__ = ["stats_command"]

@@ -8,9 +8,8 @@ with loader.prefetch(start=0, stop=1000) as batches:
     for batch in batches: ...
 """
 
-from training.data.convert import convert
-from training.data.dataset import Dataset
-from training.data.dataset_writer import DatasetWriter
+from training.data.conversion.convert import convert
+from training.data.conversion.recording import GivenFacts
 from training.data.errors import (
     DatasetInvalid,
     DemonstrationsInvalid,
@@ -18,13 +17,14 @@ from training.data.errors import (
     FrameCorrupt,
     OutputExists,
 )
-from training.data.facts import CameraFacts, DatasetFacts
-from training.data.fingerprint import fingerprint
-from training.data.frame_cache import FrameCache, default_cache_root, open_frame_cache
-from training.data.loader import Batch, Loader, held_out_episodes
-from training.data.metadata import Feature
-from training.data.norm_stats import NORM_STATS_FILE, compute_norm_stats
-from training.data.recording import GivenFacts
+from training.data.frames.frame_cache import FrameCache, default_cache_root, open_frame_cache
+from training.data.lerobot.dataset import Dataset
+from training.data.lerobot.facts import CameraFacts, DatasetFacts
+from training.data.lerobot.fingerprint import fingerprint
+from training.data.lerobot.metadata import Feature
+from training.data.lerobot.writing.dataset_writer import DatasetWriter
+from training.data.loading.loader import Batch, Loader, held_out_episodes
+from training.data.statistics.norm_stats import NORM_STATS_FILE, compute_norm_stats
 
 __all__ = [
     "NORM_STATS_FILE",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from training.data.statistics import number_statistics
+from training.data.lerobot.writing.statistics import number_statistics
 from training.pi05.model.norm import RMSNorm
 from training.pi05.model.params import param_shapes
 from training.pi05.transforms.images import parse_image, resize_with_pad

@@ -1,0 +1,148 @@
+"""Frames are decoded once, resized to the model's size, and an interrupted build goes on where it stopped."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from training.data import (
+    Dataset,
+    DatasetWriter,
+    Feature,
+    FrameCacheUnusable,
+    FrameCorrupt,
+    open_frame_cache,
+)
+from training.data.frames import frame_cache_build
+from training.pi05.transforms.images import resize_with_pad
+
+FIXTURES = Path(__file__).parents[3] / "data" / "lerobot"
+SIZE = {"height": 28, "width": 28}
+EVERY_ROW = np.arange(39)
+
+
+@pytest.fixture
+def dataset():
+    return Dataset(FIXTURES / "lerobot_v30_image")
+
+
+@pytest.mark.parametrize("name", ["lerobot_v21_video", "lerobot_v30_image", "lerobot_v30_video"])
+def test_a_cached_frame_is_the_decoded_frame_resized(tmp_path, name):
+    dataset = Dataset(FIXTURES / name)
+    cache = open_frame_cache(dataset, tmp_path, **SIZE)
+    for key in dataset.cameras:
+        gathered = cache.gather(key, EVERY_ROW)
+        assert (gathered.dtype, gathered.shape) == (np.uint8, (39, 28, 28, 3))
+        for row in (0, 12, 13, 38):
+            np.testing.assert_array_equal(gathered[row], resize_with_pad(dataset.frame(key, row), 28, 28))
+
+
+def test_a_finished_cache_is_opened_without_decoding(dataset, tmp_path, monkeypatch, capsys):
+    built = open_frame_cache(dataset, tmp_path, **SIZE)
+    assert "Decoding 2 x 39 frames into" in capsys.readouterr().err
+    monkeypatch.setattr(Dataset, "frames", None)
+    opened = open_frame_cache(dataset, tmp_path, **SIZE)
+    np.testing.assert_array_equal(opened.gather("image", EVERY_ROW), built.gather("image", EVERY_ROW))
+    assert capsys.readouterr().err == ""
+    assert sorted(path.suffix for path in opened.directory.iterdir()) == [".lock", ".lock", ".npy", ".npy"]
+
+
+def test_each_dataset_and_size_has_its_own_cache(dataset, tmp_path):
+    other = Dataset(FIXTURES / "lerobot_v30_video")
+    opened = [open_frame_cache(dataset, tmp_path, **SIZE), open_frame_cache(dataset, tmp_path, height=14, width=14)]
+    opened.append(open_frame_cache(other, tmp_path, **SIZE))
+    assert len({cache.directory for cache in opened}) == 3
+
+
+def test_an_interrupted_build_goes_on_with_the_next_episode(dataset, tmp_path, monkeypatch):
+    decoded, frames = [], Dataset.frames
+
+    def interrupted(self, key, episode, wanted=None):
+        if episode == 2 and len(decoded) < 3:
+            decoded.append((key, episode))
+            raise KeyboardInterrupt
+        decoded.append((key, episode))
+        return frames(self, key, episode, wanted)
+
+    monkeypatch.setattr(Dataset, "frames", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_frame_cache(dataset, tmp_path, **SIZE)
+    assert not list(tmp_path.rglob("*.npy"))
+    before = len(decoded)
+    cache = open_frame_cache(dataset, tmp_path, **SIZE)
+    assert ("image", 0) not in decoded[before:]
+    assert ("image", 2) in decoded[before:]
+    assert not list(tmp_path.rglob("*.partial"))
+    monkeypatch.undo()
+    for key in dataset.cameras:
+        for row in EVERY_ROW:
+            np.testing.assert_array_equal(
+                cache.gather(key, EVERY_ROW[row : row + 1])[0], resize_with_pad(dataset.frame(key, row), 28, 28)
+            )
+
+
+def test_a_partial_file_of_another_shape_is_begun_anew(dataset, tmp_path):
+    directory = open_frame_cache(dataset, tmp_path, **SIZE).directory
+    (directory / "image.npy").rename(directory / "image.npy.partial")
+    np.save(directory / "image.npy", np.zeros((3, 28, 28, 3), np.uint8))
+    (directory / "image.npy").rename(directory / "image.npy.partial")
+    (directory / "image.journal").write_text("3")
+    cache = open_frame_cache(dataset, tmp_path, **SIZE)
+    assert cache.images["image"].shape == (39, 28, 28, 3)
+    assert cache.images["image"][38].any()
+
+
+def test_rows_without_a_frame_of_their_own_show_the_last_one(tmp_path):
+    features = {"image": Feature("image", (4, 4, 3)), "frame_rendered": Feature("bool", (1,))}
+    levels = np.array([10, 10, 10, 40, 40], dtype=np.uint8)
+    frames = np.broadcast_to(levels[:, None, None, None], (5, 4, 4, 3))
+    rendered = np.array([True, False, False, True, False])[:, None]
+    with DatasetWriter(tmp_path / "data", fps=20, robot_type="", features=features) as writer:
+        writer.add_episode({"frame_rendered": rendered}, {"image": frames}, "wait")
+        writer.add_episode({"frame_rendered": rendered}, {"image": frames + np.uint8(1)}, "wait")
+        writer.write_metadata()
+        dataset = Dataset(writer.commit())
+    cache = open_frame_cache(dataset, tmp_path, height=4, width=4)
+    assert cache.images["image"].shape == (4, 4, 4, 3)
+    shown = cache.gather("image", np.arange(10))[:, 0, 0, 0]
+    assert shown.tolist() == [10, 10, 10, 40, 40, 11, 11, 11, 41, 41]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda png: b"\0" + png[1:], lambda png: png[:60], lambda png: b"", lambda png: None]
+)
+def test_a_corrupt_image_is_named_with_file_and_row(tmp_path, damage):
+    root = Path(shutil.copytree(FIXTURES / "lerobot_v21_image", tmp_path / "data"))
+    path = root / "data/chunk-000/episode_000001.parquet"
+    table = pq.read_table(path)
+    cells = table["image"].to_pylist()
+    cells[5]["bytes"] = damage(cells[5]["bytes"])
+    pq.write_table(table.set_column(0, "image", pa.array(cells, table.schema.field("image").type)), path)
+    with pytest.raises(
+        FrameCorrupt, match=r"Frame 5 of episode 1 \(row 18, camera 'image'\) in .*episode_000001\.parq"
+    ):
+        open_frame_cache(Dataset(root), tmp_path / "cache", **SIZE)
+
+
+def test_a_damaged_cache_is_named(dataset, tmp_path):
+    path = open_frame_cache(dataset, tmp_path, **SIZE).directory / "image.npy"
+    np.save(path, np.zeros((2, 28, 28, 3), np.uint8))
+    with pytest.raises(
+        FrameCacheUnusable, match=r"image\.npy holds uint8 \(2, 28, 28, 3\) but the dataset needs uint8"
+    ):
+        open_frame_cache(dataset, tmp_path, **SIZE)
+    path.write_bytes(b"nothing")
+    with pytest.raises(FrameCacheUnusable, match=r"image\.npy is damaged: .* Remove it to build it again"):
+        open_frame_cache(dataset, tmp_path, **SIZE)
+
+
+def test_a_full_disk_is_noticed_before_decoding(dataset, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(frame_cache_build.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(
+        FrameCacheUnusable, match=r"The decoded frames need 0\.0 GB but .*Set CHUNKWIRE_CACHE to a folder"
+    ):
+        open_frame_cache(dataset, tmp_path, **SIZE)

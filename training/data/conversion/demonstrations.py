@@ -1,0 +1,196 @@
+"""Reads ManiSkill's HDF5 recordings, one episode in memory at a time.
+
+traj_{i}/actions                       (steps, action_dim)
+traj_{i}/obs/agent/…, obs/extra/…      (steps + 1, dim): what the robot sensed before each action, and after the last
+traj_{i}/obs/sensor_data/<camera>/rgb  (steps + 1, height, width, 3) uint8
+traj_{i}/obs/frame_rendered            (steps + 1,) bool; absent when every frame was rendered
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import h5py
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from policy_protocol.spec import StateField
+from training.data.conversion.recording import EpisodeEntry, GivenFacts, Recording, read_recording
+from training.data.errors import DemonstrationsInvalid
+
+__all__ = ["Demonstration", "Demonstrations"]
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One episode: row t is the observation before action t. The observation after the last action is left out."""
+
+    state: Float32[np.ndarray, "steps state_dim"]
+    actions: Float32[np.ndarray, "steps action_dim"]
+    frames: Mapping[str, UInt8[np.ndarray, "steps height width 3"]]
+    """By ManiSkill's name of the camera."""
+    frame_rendered: Bool[np.ndarray, "steps"]
+    """False where the frame repeats the one before."""
+
+
+class Demonstrations:
+    """An open recording; use as a context manager.
+
+    Args:
+        path: the .h5 file; its .json lies beside it.
+        given: facts that the recording does not state.
+
+    Raises:
+        DemonstrationsInvalid: the recording is missing, damaged, empty, without cameras or without a needed fact.
+    """
+
+    def __init__(self, path: Path, given: GivenFacts | None = None) -> None:
+        self.recording: Recording = read_recording(path, given or GivenFacts())
+        try:
+            self._file = h5py.File(path, "r")
+        except OSError as error:
+            raise DemonstrationsInvalid(f"{path} is not a readable HDF5 file: {error}. Record it again.") from error
+        try:
+            first = self._group(self.recording.episodes[0])
+            self.cameras: tuple[str, ...] = self._find_cameras(first)
+            """ManiSkill's names of the cameras."""
+            self.widths: Mapping[str, int] = _find_sources(first)
+            """Dimensions of each source of proprioceptive state."""
+            self.action_dim: int = self._action_dim(first)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Demonstrations:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    @property
+    def strided(self) -> bool:
+        """Whether some frame repeats the one before."""
+        flags = (self._group(entry).get("obs/frame_rendered") for entry in self.recording.episodes)
+        return any(flag is not None and not np.all(flag[:-1]) for flag in flags)
+
+    def image_size(self, camera: str) -> tuple[int, int]:
+        """(height, width) of a camera's frames in pixels."""
+        height, width = self._frames(self._group(self.recording.episodes[0]), camera).shape[1:3]
+        return int(height), int(width)
+
+    def read(self, entry: EpisodeEntry, fields: Sequence[StateField]) -> Demonstration:
+        """Read one episode.
+
+        Raises:
+            DemonstrationsInvalid: a part is missing or damaged, or its length disagrees with the actions; names
+                the file and the part.
+        """
+        group = self._group(entry)
+        steps = len(group["actions"])
+        if steps == 0:
+            raise DemonstrationsInvalid(f"{self._name(group)} holds no actions. Record it again.")
+        state = [self._rows(group, f"obs/{part.source}", steps) for part in fields]
+        slices = [
+            values.reshape(steps, -1)[:, part.start : part.stop] for values, part in zip(state, fields, strict=True)
+        ]
+        rendered = self._rows(group, "obs/frame_rendered", steps) if "obs/frame_rendered" in group else np.ones(steps)
+        if not rendered[0]:
+            raise DemonstrationsInvalid(f"{self._name(group)} begins without a rendered frame. Record it again.")
+        return Demonstration(
+            state=np.concatenate(slices, axis=1, dtype=np.float32),
+            actions=np.asarray(group["actions"], dtype=np.float32),
+            frames={name: self._rows(group, f"obs/sensor_data/{name}/rgb", steps) for name in self.cameras},
+            frame_rendered=rendered.astype(bool),
+        )
+
+    def successes(self) -> Iterator[EpisodeEntry]:
+        """The episodes that reached the goal, or of which nobody says whether they did."""
+        return (entry for entry in self.recording.episodes if entry.success is not False)
+
+    def _group(self, entry: EpisodeEntry) -> h5py.Group:
+        if entry.group not in self._file:
+            raise DemonstrationsInvalid(
+                f"{self.recording.path} has no {entry.group}, which its JSON lists: the two do not belong together. "
+                "Record the demonstrations again."
+            )
+        group = self._file[entry.group]
+        for part in ("actions", "obs"):
+            if part not in group:
+                raise DemonstrationsInvalid(
+                    f"{self._name(group)} has no {part!r}. Record with observations: sim-client collect, or "
+                    "ManiSkill's replay_trajectory with '-o rgb --save-traj'."
+                )
+        return group
+
+    def _action_dim(self, group: h5py.Group) -> int:
+        width = int(group["actions"].shape[-1])
+        for name in ("action_names", "action_low", "action_high"):
+            if len(getattr(self.recording, name)) not in (0, width):
+                raise DemonstrationsInvalid(
+                    f"{self._name(group)} has actions of {width} dimensions, but the JSON lists "
+                    f"{len(getattr(self.recording, name))} {name}: the two do not belong together."
+                )
+        return width
+
+    def _find_cameras(self, group: h5py.Group) -> tuple[str, ...]:
+        cameras = group.get("obs/sensor_data", {})
+        names = tuple(name for name in cameras if "rgb" in cameras[name])
+        if not names:
+            raise DemonstrationsInvalid(
+                f"{self._name(group)} has no camera frames (obs/sensor_data/<camera>/rgb). Record with cameras: "
+                "sim-client collect, or ManiSkill's replay_trajectory with '-o rgb --save-traj'."
+            )
+        # A base camera comes before a hand camera, and both before any other.
+        return tuple(sorted(names, key=lambda name: (name != "base_camera", name != "hand_camera", name)))
+
+    def _frames(self, group: h5py.Group, camera: str) -> h5py.Dataset:
+        name = f"obs/sensor_data/{camera}/rgb"
+        if name not in group:
+            raise DemonstrationsInvalid(f"{self._name(group)} has no {name!r}, which other episodes have.")
+        frames = group[name]
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+            raise DemonstrationsInvalid(
+                f"{self._name(group)}/{name} has the dtype {frames.dtype} and shape {frames.shape}; expected uint8 "
+                "(steps + 1, height, width, 3)."
+            )
+        return frames
+
+    def _rows(self, group: h5py.Group, name: str, steps: int) -> np.ndarray:
+        """The rows before each action."""
+        if name not in group:
+            raise DemonstrationsInvalid(f"{self._name(group)} has no {name!r}, which other episodes have.")
+        data = self._frames(group, name.split("/")[2]) if name.endswith("/rgb") else group[name]
+        if len(data) != steps + 1:
+            raise DemonstrationsInvalid(
+                f"{self._name(group)}/{name} has {len(data)} rows for {steps} actions; expected {steps + 1}, one "
+                "before each action and one after the last. Record it again."
+            )
+        try:
+            return np.asarray(data[:steps])
+        except OSError as error:
+            raise DemonstrationsInvalid(f"{self._name(group)}/{name} is damaged: {error}. Record it again.") from error
+
+    def _name(self, group: h5py.Group) -> str:
+        return f"{self.recording.path}:{group.name}"
+
+
+def _find_sources(group: h5py.Group) -> dict[str, int]:
+    """Every array of numbers under obs/agent and obs/extra, with its width."""
+    widths: dict[str, int] = {}
+
+    def visit(prefix: str, node: h5py.Group) -> None:
+        for name, item in node.items():
+            if isinstance(item, h5py.Group):
+                visit(f"{prefix}/{name}", item)
+            elif item.ndim <= 2:
+                widths[f"{prefix}/{name}"] = 1 if item.ndim == 1 else item.shape[1]
+
+    for part in ("agent", "extra"):
+        if part in group["obs"]:
+            visit(part, group["obs"][part])
+    return widths

@@ -1,0 +1,1 @@
+"""Frames decoded once: the memory-mapped cache and how it is built."""

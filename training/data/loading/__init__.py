@@ -1,0 +1,1 @@
+"""Batches: what a step is made of, made ahead of its use."""

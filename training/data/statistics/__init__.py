@@ -1,0 +1,1 @@
+"""Statistics of a dataset's columns, exact and without decoding an image."""

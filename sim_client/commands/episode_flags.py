@@ -52,6 +52,9 @@ class EpisodeFlags:
         str | None,
         typer.Option(metavar="MS|measured", help="Let an answer take so long on the robot's own clock."),
     ] = None
+    jpeg_quality: Annotated[
+        int | None, typer.Option(help="Send images as JPEG, 1 to 100, over a slow network; the policy sees the loss.")
+    ] = None
     settle: Annotated[int, typer.Option(help="Steps to go on after the first success, then end the episode.")] = 10
     run_to_limit: Annotated[
         bool, typer.Option("--run-to-limit", help="Go on to the episode limit after a success (slower).")
@@ -93,6 +96,7 @@ class EpisodeFlags:
             overlap=self.overlap,
             latency_ms=latency_ms,
             measured_latency=measured,
+            jpeg_quality=self.jpeg_quality,
             settle_steps=None if self.run_to_limit else self.settle,
             stop_when_sure=self.stop_when_sure,
             sim_backend=self.sim_backend,

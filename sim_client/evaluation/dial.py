@@ -23,6 +23,8 @@ class Dial:
     """Seconds after which a silent server counts as lost."""
     api_key: str | None = field(default=None, repr=False)
     tls_ca: Path | None = None
+    jpeg_quality: int | None = None
+    """Of the images that are sent; None sends pixels. An evaluation sets it from its options."""
     spec_hash: str | None = None
     """Of the only policy that may answer; any by default. Set where one command runs several evaluations."""
 
@@ -57,4 +59,5 @@ class Dial:
             api_key=self.api_key,
             tls_ca=self.tls_ca,
             on_wait=on_wait,
+            jpeg_quality=self.jpeg_quality,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def run_evaluation(
     Raises:
         ChunkwireError: no server, a simulation that does not match, a directory that cannot be used, Ctrl-C …
     """
+    dial = replace(dial, jpeg_quality=options.jpeg_quality)
     try:
         with dial.connect(lambda text: console.print(text, markup=False, soft_wrap=True)) as policy:
             plan = plan_evaluation(policy.spec, options)

@@ -51,6 +51,8 @@ class EvaluationOptions:
     """Milliseconds that an answer takes on the robot's clock."""
     measured_latency: bool = False
     """An answer takes as long on the robot's clock as it really took; two runs then differ."""
+    jpeg_quality: int | None = None
+    """Images are sent as JPEG of this quality instead of their pixels: the policy sees what is left of them."""
     settle_steps: int | None = 10
     """Steps run after the first success, then `success_at_end` is judged; None runs on to the limit."""
     stop_when_sure: float | None = None
@@ -105,6 +107,7 @@ class EvaluationOptions:
             "--ensemble": self.ensemble,
             "--async": self.overlap,
             "--latency-ms": MEASURED if self.measured_latency else self.latency_ms,
+            "--jpeg-quality": self.jpeg_quality,
         }
         return {flag: str(value) for flag, value in chosen.items() if value is not None}
 

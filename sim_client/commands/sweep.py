@@ -109,8 +109,14 @@ def _write(sweep: Sweep, run_dir: Path) -> SweepCurve | None:
     if not results:
         return None
     curve = SweepCurve.read(results, TrainingLoss.read(run_dir, sweep.run_id))
-    write_sweep_report(sweep.series.folder, curve, sweep.series.unfinished())
+    write_sweep_report(sweep.series.folder, curve, _untold(sweep))
     return curve
+
+
+def _untold(sweep: Sweep) -> dict[str, str]:
+    """What the results of the steps do not tell by themselves."""
+    failed, results = sweep.series.failed, sweep.series.results()
+    return {step: why for step, why in sweep.series.unfinished().items() if step in failed or step not in results}
 
 
 def _show(sweep: Sweep, curve: SweepCurve | None, as_json: bool) -> None:

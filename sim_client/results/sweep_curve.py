@@ -91,7 +91,7 @@ class SweepCurve:
             return f"Only one step: {best}."
         if self.verdict is None:
             return f"The last one is the best: {best}."
-        return f"Best is {best}. Against the last: {self.verdict}"
+        return f"Best is {best}, here compared with the last, step {self.last.step}. {self.verdict}"
 
     @property
     def note(self) -> str:
@@ -99,9 +99,14 @@ class SweepCurve:
         if len(self.points) == 1 or self.best is None:
             return ""
         seeds = self.best.run.run.seeds
+        holm_note = (
+            " Its p-value is corrected (Holm) for every step's comparison with the last; the interval is 95% by itself."
+            if self.verdict is not None and self.verdict.p_adjusted is not None
+            else ""
+        )
         return (
             "The best of several is chosen by these very episodes, so its rate is likely somewhat too high. Measure it "
-            f"anew on other episodes, such as --seed {max(seeds) + 1}."
+            f"anew on other episodes, such as --seed {max(seeds) + 1}.{holm_note}"
         )
 
     @property

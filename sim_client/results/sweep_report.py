@@ -31,7 +31,7 @@ def write_sweep_report(folder: Path, curve: SweepCurve, unfinished: Mapping[str,
     """Write `sweep.md` and `sweep.html` into the folder that the steps' directories lie in.
 
     Args:
-        unfinished: step -> why it has no result, or no whole one.
+        unfinished: step -> why it has no result, or no whole one, beside what `curve.warnings` say.
 
     Raises:
         RecordsError: a file cannot be written.
@@ -42,7 +42,7 @@ def write_sweep_report(folder: Path, curve: SweepCurve, unfinished: Mapping[str,
         "sweep.html.j2",
         curve=curve,
         header=HEADER,
-        rows=[(_link(point), row_of(point)) for point in curve.points],
+        rows=[(_link(point), row_of(point), point.run.summary) for point in curve.points],
         unfinished=unfinished,
         plots={"sweep": sweep_plot(curve)},
     )

@@ -100,12 +100,14 @@ def test_the_best_step_is_set_against_the_last_and_said_to_be_chosen(start_follo
     ended = sweep(run_dir, "--server", server.url, episodes=12)
     result = ended.output.splitlines()[-2]
     assert result.startswith(
-        "Best is step 1000 with 9/12 = 75% [47%, 91%]. Against the last: step 1000 is better by 67 points, 95% ["
+        "Best is step 1000 with 9/12 = 75% [47%, 91%], here compared with the last, step 3000. "
+        "step 1000 is better by 67 points, 95% ["
     )
     assert "p=0.016 after Holm" in result  # 0.0078 twice: two steps were set against the last
     assert (
         "Note: The best of several is chosen by these very episodes, so its rate is likely somewhat too high. "
-        "Measure it anew on other episodes, such as --seed 12.\n"
+        "Measure it anew on other episodes, such as --seed 12. Its p-value is corrected (Holm) for every step's "
+        "comparison with the last; the interval is 95% by itself.\n"
     ) in ended.output
     text = (tmp_path / "out/sweep.md").read_text()
     assert text.startswith("# PushCube-v1: Best is step 1000 with 9/12")

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from training.checkpoints import RunCheckpoints
-from training.data.prefetch import Prefetch
+from training.data.loading.prefetch import Prefetch
 from training.divergence import Diverged, stop_if_diverged
 from training.experiment import Experiment
 from training.init_report import report_lines, write_report
@@ -93,7 +93,8 @@ def _run(
                 record = clock.record(step, metrics)
                 stop_if_diverged(record, directory, samples)
                 observers.logged(record)
-            clock.untimed(lambda: observers.stepped(step, state))
+            with clock.untimed():
+                observers.stepped(step, state)
             if save:
                 checkpoints.save(state)
                 observers.saved(step, state)

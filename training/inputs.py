@@ -1,0 +1,68 @@
+"""All that a run reads: its dataset's batches as samples, and what goes beside the weights of each checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from training.data import Dataset, Loader, compute_norm_stats, default_cache_root, fingerprint, open_frame_cache
+from training.experiment import Experiment
+from training.pi05.checkpoint.step_directory import Assets
+from training.pi05.transforms.observation import ObservationTransform, trained_prompt_lengths
+from training.pi05.transforms.tokenizer import Tokenizer, check_vocabulary
+from training.policy_spec import WIRE_PREFIX, build_spec
+from training.run_directory import RunFacts
+from training.samples import Samples, SampleTransform
+
+__all__ = ["Inputs", "open_inputs"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A run's data, and the transform that makes samples of it."""
+
+    assets: Assets
+    loader: Loader
+    transform: SampleTransform
+
+    def samples(self, step: int) -> Samples:
+        """The batch of a step."""
+        return self.transform(self.loader.batch(step))
+
+    @property
+    def facts(self) -> RunFacts:
+        """What a resumed run must find unchanged."""
+        tokenizer = hashlib.sha256(self.assets.tokenizer.model).hexdigest()[:16]
+        return RunFacts(self.assets.spec.policy.dataset_fingerprint, tokenizer)
+
+
+def open_inputs(experiment: Experiment, run: str) -> Inputs:
+    """Open an experiment's dataset and decode its frames, unless that is done.
+
+    Raises:
+        ChunkwireError: the dataset or the tokenizer is not there, is damaged, or does not fit the model.
+    """
+    dataset = Dataset(experiment.dataset)
+    tokenizer = Tokenizer.load(experiment.tokenizer)
+    check_vocabulary(tokenizer, experiment.model.vocabulary)
+    norm_stats = compute_norm_stats(dataset)
+    spec = build_spec(experiment, dataset, norm_stats, fingerprint(dataset), run)
+    observation = ObservationTransform(spec, experiment.model, norm_stats, tokenizer)
+    prompt_length = trained_prompt_lengths(spec, tokenizer, experiment.model.max_token_len)[-1]
+    wire_keys = {camera.key.removeprefix(WIRE_PREFIX): camera.key for camera in spec.observation.cameras}
+    transform = SampleTransform(
+        observation, wire_keys, prompt_length, experiment.mask_padded_steps, experiment.mask_padded_dimensions
+    )
+    assets = Assets(experiment.asset_id, norm_stats, spec, tokenizer)
+    return Inputs(assets, _open_loader(experiment, dataset), transform)
+
+
+def _open_loader(experiment: Experiment, dataset: Dataset) -> Loader:
+    side = experiment.model.vision.image_size
+    return Loader(
+        dataset,
+        open_frame_cache(dataset, default_cache_root(), height=side, width=side),
+        action_horizon=experiment.model.action_horizon,
+        batch_size=experiment.batch_size,
+        seed=experiment.seed,
+    )

@@ -1,0 +1,110 @@
+"""Where a run's results go: whoever wants to hear of its steps is an `Observer`, and the loop tells them all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypeAlias
+
+from training.experiment import Experiment
+from training.inputs import Inputs
+from training.progress import TrainingProgress
+from training.run_directory import MetricsLog
+from training.train_state import TrainState
+
+__all__ = ["Observer", "Observers", "Record", "open_observers"]
+
+Record: TypeAlias = Mapping[str, float]
+"""A line of `metrics.jsonl`: `step`, what the update computed, and what the steps since the last line took."""
+
+
+class Observer:
+    """Hears of a run's steps; an observer overrides what it wants to hear.
+
+    The state's buffers are donated to the next step: read what you need of it before you return.
+    """
+
+    def logged(self, record: Record) -> None:
+        """After every `log_every` steps, and before every save."""
+
+    def stepped(self, step: int, state: TrainState) -> None:
+        """After every step, before it is saved. It must not read the state but on steps of its own choosing: reading
+        waits for the device. What it takes is left out of the step's time."""
+
+    def saved(self, step: int, state: TrainState) -> None:
+        """After a save of the step was started."""
+
+    def say(self, text: str) -> None:
+        """A line for the person who watches."""
+
+    def close(self) -> None:
+        """Once, at the end, however the run ends."""
+
+
+class Observers(Observer):
+    """Tells each of several, in their order; closed when the context is left."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = tuple(observers)
+
+    def __enter__(self) -> Observers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def logged(self, record: Record) -> None:
+        for observer in self._observers:
+            observer.logged(record)
+
+    def stepped(self, step: int, state: TrainState) -> None:
+        for observer in self._observers:
+            observer.stepped(step, state)
+
+    def saved(self, step: int, state: TrainState) -> None:
+        for observer in self._observers:
+            observer.saved(step, state)
+
+    def say(self, text: str) -> None:
+        for observer in self._observers:
+            observer.say(text)
+
+    def close(self) -> None:
+        with contextlib.ExitStack() as stack:  # one that fails to close keeps no other open
+            for observer in self._observers:
+                stack.callback(observer.close)
+
+
+def open_observers(experiment: Experiment, inputs: Inputs, directory: Path, first: int) -> Observers:
+    """Everybody who hears of a run that begins with step `first`."""
+    return Observers([_Lines(MetricsLog(directory, first)), _Watched(experiment, first)])
+
+
+class _Lines(Observer):
+    def __init__(self, log: MetricsLog) -> None:
+        self._log = log
+
+    def logged(self, record: Record) -> None:
+        self._log.write(dict(record))
+
+    def close(self) -> None:
+        self._log.close()
+
+
+class _Watched(Observer):
+    def __init__(self, experiment: Experiment, first: int) -> None:
+        self._progress = TrainingProgress(experiment.name, first, experiment.steps)
+        self._progress.__enter__()
+
+    def logged(self, record: Record) -> None:
+        self._progress.show(record)
+
+    def say(self, text: str) -> None:
+        self._progress.say(text)
+
+    def close(self) -> None:
+        self._progress.__exit__(None, None, None)

@@ -30,6 +30,8 @@ class Task:
     """State sources without which a policy cannot know the goal."""
     stages: tuple[str, ...] = ()
     """Flags that the task reports on the way to success, in the order in which they are usually reached."""
+    cameras: tuple[str, ...] = ("base_camera", "hand_camera")
+    """That there are with the robot `panda_wristcam`, which is the project's; plain `panda` has no `hand_camera`."""
 
 
 _ALL = (

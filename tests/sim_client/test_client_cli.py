@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from dataclasses import replace
 
 import pytest
 from fake_policy_server import chunk_of
+
+from sim_client.tasks import TASKS
 
 
 def test_help_lists_the_commands_without_loading_a_simulator():
@@ -20,7 +23,7 @@ def test_help_lists_the_commands_without_loading_a_simulator():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for word in ("--env", "--allow-mismatch", "collect", "report", "tasks"):
+    for word in ("--env", "--suite", "--allow-mismatch", "collect", "report", "sweep", "tasks"):
         assert word in done.stdout
 
 
@@ -123,6 +126,7 @@ def test_a_camera_that_the_simulator_lacks_stops_before_the_first_episode(spec, 
         (("collect", "--out", "a.h5", "--render-backend", "none"), "--render-backend must be one of cpu, gpu, not"),
         (("collect", "--out", "demos"), "--out must end in .h5, not 'demos'. Pass --out demos.h5."),
         ((), "Name the task to measure: sim-client --env StackCube-v1."),
+        (("--suite", "maniskill6", "--env", "A-v1"), "--env and --suite both choose tasks. Pass one of them."),
         (("--env", "PushCube-v1", "tasks"), "--env stands before the command 'tasks', where it has no effect."),
     ],
 )
@@ -168,5 +172,22 @@ def test_a_report_of_nothing_says_which_directory_to_name(sim_client):
 def test_the_tasks_are_listed(sim_client):
     code, output, _ = sim_client("tasks")
     assert code == 0
-    assert "StackCube-v1" in output
-    assert "only in extra/goal_pos" in output
+    lines = {line.split()[0]: line.split("  ") for line in output.splitlines() if "_camera" in line and "-v1" in line}
+    assert list(lines) == list(TASKS)
+    cells = [cell.strip() for cell in lines["PickCube-v1"] if cell.strip()]
+    assert cells == [
+        "PickCube-v1",
+        "base_camera, hand_camera",
+        "~80 steps",
+        "50 steps",
+        "only in extra/goal_pos",
+    ]
+    assert "an evaluation takes its limit from the policy's spec" in output
+
+
+def test_the_tasks_as_json_have_every_fact_of_the_table(sim_client):
+    code, output, _ = sim_client("tasks", "--json")
+    assert code == 0
+    peg = json.loads(output)[-1]
+    assert (peg["env_id"], peg["demonstration_steps"], peg["registered_limit"]) == ("PegInsertionSide-v1", 156, 100)
+    assert (peg["cameras"], peg["goal_visible"]) == (["base_camera", "hand_camera"], True)

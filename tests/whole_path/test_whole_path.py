@@ -6,57 +6,23 @@ Runs in the model environment and starts the simulator environment's commands as
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from both_environments import MODEL, SIMULATOR, evaluate, records, run, serving
 
 from policy_protocol.spec import PolicySpec
 from training.pi05 import load_policy
 
-ROOT = Path(__file__).parents[2]
-MODEL, SIMULATOR = Path(sys.executable).parent, ROOT / ".venv-sim/bin"
 EXPERIMENT = "pi05_maniskill_pushcube_small"
 
 
-def run(command, *arguments, expect=0, **options):
-    """Run a command to its end; returns its output, both streams."""
-    done = subprocess.run(
-        [command, *map(str, arguments)], capture_output=True, text=True, timeout=900, check=False, **options
-    )
-    output = done.stdout + done.stderr
-    assert done.returncode == expect, output
-    return output
-
-
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    return tmp_path_factory.mktemp("path")
-
-
-@pytest.fixture(scope="module")
-def environment(workspace):
-    return {**os.environ, "XDG_CACHE_HOME": str(workspace / "cache"), "CHUNKWIRE_CACHE": str(workspace / "cache")}
-
-
-@pytest.fixture(scope="module")
-def demonstrations(workspace, environment):
-    out = workspace / "pushcube.h5"
-    arguments = ("--env", "PushCube-v1", "--episodes", 2, "--camera-size", 64, "--frame-stride", 8, "--out", out)
-    run(SIMULATOR / "sim-client", "collect", *arguments, env=environment)
-    return out
-
-
-@pytest.fixture(scope="module")
-def checkpoint(workspace, environment, demonstrations):
-    dataset = workspace / "pushcube"
-    run(MODEL / "train", "convert", demonstrations, dataset, env=environment)
+def checkpoint(workspace, environment, dataset):
     place = ("--exp-name", "test", "--dataset", dataset, "--runs", workspace / "runs")
     settings = (
         "--set",
@@ -74,31 +40,8 @@ def checkpoint(workspace, environment, demonstrations):
 
 @pytest.fixture(scope="module")
 def server(checkpoint, environment):
-    process = subprocess.Popen(
-        [MODEL / "serve", "--checkpoint", checkpoint, "--port", "0", "--batch-sizes", "1"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if found := re.search(r"ready on (ws://\S+)", line):
-            break
-    else:
-        pytest.fail("".join(seen))
-    yield found[1]
-    process.terminate()
-    assert process.wait(30) == 0
-
-
-def evaluate(server, out, *arguments, **options):
-    base = ("--env", "PushCube-v1", "--server", server, "--out", out)
-    return run(SIMULATOR / "sim-client", *base, *arguments, **options)
-
-
-def records(out):
-    return [json.loads(line) for line in (out / "episodes.jsonl").read_text().splitlines()]
+    with serving("--checkpoint", checkpoint, "--batch-sizes", "1", environment=environment) as address:
+        yield address
 
 
 def test_the_checkpoint_carries_the_facts_of_its_demonstrations(checkpoint, demonstrations):

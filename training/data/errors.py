@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from policy_protocol.errors import ChunkwireError
 
-__all__ = ["DatasetInvalid", "DemonstrationsInvalid", "FrameCacheUnusable", "FrameCorrupt", "OutputExists"]
+__all__ = [
+    "DatasetInvalid",
+    "DatasetsDiffer",
+    "DemonstrationsInvalid",
+    "FrameCacheUnusable",
+    "FrameCorrupt",
+    "OutputExists",
+]
 
 
 class DatasetInvalid(ChunkwireError):
     """A folder that is not a LeRobot dataset of a supported version, or one that contradicts itself."""
 
     code = "dataset_invalid"
+
+
+class DatasetsDiffer(DatasetInvalid):
+    """Datasets that cannot be mixed; the message shows a table of what each of them has."""
+
+    code = "datasets_differ"
 
 
 class DemonstrationsInvalid(ChunkwireError):

@@ -1,8 +1,8 @@
-"""Reads number columns of parquet files as arrays; image columns stay on disk."""
+"""Reads number columns of parquet files as arrays, whole or in blocks; image columns stay on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,9 @@ from jaxtyping import Shaped
 from training.data.errors import DatasetInvalid
 from training.data.lerobot.metadata import Episode, Feature
 
-__all__ = ["read_column"]
+__all__ = ["iterate_column", "read_column"]
+
+_ROWS_IN_BLOCK = 1 << 16
 
 
 def read_column(episodes: Sequence[Episode], key: str, feature: Feature) -> Shaped[np.ndarray, "rows *shape"]:
@@ -22,31 +24,46 @@ def read_column(episodes: Sequence[Episode], key: str, feature: Feature) -> Shap
     Raises:
         DatasetInvalid: a file is missing, damaged, or has another number of rows than its episodes.
     """
+    return np.concatenate([block for _, block in iterate_column(episodes, key, feature)])
+
+
+def iterate_column(
+    episodes: Sequence[Episode], key: str, feature: Feature
+) -> Iterator[tuple[int, Shaped[np.ndarray, "rows *shape"]]]:
+    """A number column in blocks of at most 65,536 rows, each with its first row. Errors as `read_column`."""
     expected: dict[Path, int] = {}
     for episode in episodes:
         expected[episode.data_file] = max(expected.get(episode.data_file, 0), episode.data_offset + episode.length)
-    parts = [_read_file(path, key, feature, rows) for path, rows in expected.items()]
-    return np.concatenate(parts)
+    first = 0
+    for path, rows in expected.items():
+        for block in _read_file(path, key, feature, rows):
+            yield first, block
+            first += len(block)
 
 
-def _read_file(path: Path, key: str, feature: Feature, rows: int) -> np.ndarray:
+def _read_file(path: Path, key: str, feature: Feature, rows: int) -> Iterator[np.ndarray]:
     try:
-        column = pq.read_table(path, columns=[key])[key].combine_chunks()
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        with pq.ParquetFile(path) as file:
+            if key not in file.schema_arrow.names:
+                raise DatasetInvalid(f"The column {key!r} of {path} cannot be read: the file has no such column.")
+            _check_rows(path, file.metadata.num_rows, rows)
+            for batch in file.iter_batches(_ROWS_IN_BLOCK, columns=[key]):
+                yield _as_array(batch.column(0), path, key, feature)
+    except (OSError, pa.ArrowInvalid) as error:
         raise DatasetInvalid(f"The column {key!r} of {path} cannot be read: {error}.") from error
-    if len(column) != rows:
+
+
+def _check_rows(path: Path, found: int, expected: int) -> None:
+    if found != expected:
         raise DatasetInvalid(
-            f"{path} has {len(column)} rows but its episodes in meta/ add up to {rows}. The dataset was cut off "
+            f"{path} has {found} rows but its episodes in meta/ add up to {expected}. The dataset was cut off "
             "or edited by hand: convert or download it again."
         )
-    if column.null_count:
-        raise DatasetInvalid(f"The column {key!r} of {path} has {column.null_count} empty rows.")
-    return _as_array(column, path, key, feature)
 
 
 def _as_array(column: pa.Array, path: Path, key: str, feature: Feature) -> np.ndarray:
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
+    if column.null_count:
+        raise DatasetInvalid(f"The column {key!r} of {path} has {column.null_count} empty rows.")
     if isinstance(column, pa.ExtensionArray):  # huggingface's Array2D … Array5D
         column = column.storage
     rows = len(column)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, Shaped, UInt8
 
 from training.data.errors import DatasetInvalid
-from training.data.lerobot.columns import read_column
+from training.data.lerobot.columns import iterate_column, read_column
 from training.data.lerobot.episodes import read_metadata
 from training.data.lerobot.facts import DatasetFacts, read_facts
 from training.data.lerobot.image_frames import iterate_images
@@ -60,6 +60,11 @@ class Dataset:
         return tuple(key for key, feature in self.features.items() if feature.is_camera)
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """Every task text, each once."""
+        return tuple(dict.fromkeys(self.metadata.tasks.values()))
+
+    @property
     def rows(self) -> int:
         """Number of rows over all episodes."""
         return self.episodes[-1].stop
@@ -70,16 +75,23 @@ class Dataset:
         Raises:
             DatasetInvalid: no such column (the error lists what there is), a camera, or a damaged file.
         """
-        feature = self.feature(key)
-        if feature.is_camera:
-            raise DatasetInvalid(f"{key!r} is a camera: its frames are decoded one by one, not read as a column.")
-        return read_column(self.episodes, key, feature)
+        return read_column(self.episodes, key, self._numbers(key))
+
+    def column_blocks(self, key: str) -> Iterator[tuple[int, Shaped[np.ndarray, "rows *shape"]]]:
+        """A column in blocks of bounded size, each with its first row. Errors as `column`."""
+        return iterate_column(self.episodes, key, self._numbers(key))
 
     def feature(self, key: str) -> Feature:
         """The feature of a key. Raises `DatasetInvalid` listing the keys that there are."""
         if key not in self.features:
             raise DatasetInvalid(f"{self.root} has no {key!r}. It has: {', '.join(self.features)}.")
         return self.features[key]
+
+    def _numbers(self, key: str) -> Feature:
+        feature = self.feature(key)
+        if feature.is_camera:
+            raise DatasetInvalid(f"{key!r} is a camera: its frames are decoded one by one, not read as a column.")
+        return feature
 
     @cached_property
     def task_indices(self) -> Int64[np.ndarray, "rows"]:

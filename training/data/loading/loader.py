@@ -18,7 +18,7 @@ from training.data.frames.frame_cache import FrameCache
 from training.data.lerobot.dataset import Dataset
 from training.data.loading.prefetch import Prefetch
 
-__all__ = ["Batch", "Loader", "held_out_episodes"]
+__all__ = ["Batch", "Loader"]
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,11 @@ class Loader:
 
     def rows(self, step: int) -> Int64[np.ndarray, "batch"]:
         """The rows of a step's samples."""
-        position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epochs, places = np.divmod(position, len(self.anchors))
+        return self.drawn(np.arange(step * self.batch_size, (step + 1) * self.batch_size))
+
+    def drawn(self, draws: Int64[np.ndarray, "batch"]) -> Int64[np.ndarray, "batch"]:
+        """The rows of the given draws (ascending, counted from the run's first), whatever the batch size."""
+        epochs, places = np.divmod(draws, len(self.anchors))
         chosen = [self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
         return self.anchors[np.concatenate(chosen)]
 
@@ -114,24 +117,6 @@ class Loader:
 
     def _shuffle(self, epoch: int) -> Int64[np.ndarray, "anchors"]:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.anchors))
-
-
-def held_out_episodes(count: int, fraction: float, seed: int) -> tuple[int, ...]:
-    """Episodes to keep out of training, ascending: a random share of `count`, the same for the same seed.
-
-    At least one when the fraction is positive, and never all of them.
-
-    Raises:
-        DatasetInvalid: the fraction is not in [0, 1), or there is only one episode to divide.
-    """
-    if not 0.0 <= fraction < 1.0:
-        raise DatasetInvalid(f"The held-out fraction {fraction} must be at least 0 and below 1.")
-    if fraction == 0.0:
-        return ()
-    if count < 2:
-        raise DatasetInvalid("A dataset of one episode cannot hold any out. Set the held-out fraction to 0.")
-    size = min(max(1, round(count * fraction)), count - 1)
-    return tuple(sorted(np.random.default_rng(seed).permutation(count)[:size].tolist()))
 
 
 def _anchors(dataset: Dataset, episodes: Sequence[int] | None) -> np.ndarray:

@@ -12,7 +12,6 @@ from training.data import (
     DatasetWriter,
     Feature,
     Loader,
-    held_out_episodes,
     open_frame_cache,
 )
 from training.data.loading.prefetch import Prefetch
@@ -152,23 +151,6 @@ def test_an_exception_is_raised_in_its_turn():
         with pytest.raises(ValueError, match="the third item"):
             next(items)
     assert prefetch_threads() == []
-
-
-def test_held_out_episodes_are_a_function_of_the_seed():
-    chosen = held_out_episodes(20, 0.25, seed=7)
-    assert chosen == held_out_episodes(20, 0.25, seed=7) == tuple(sorted(set(chosen)))
-    assert len(chosen) == 5
-    assert chosen != held_out_episodes(20, 0.25, seed=8)
-
-
-def test_something_is_held_out_and_something_is_left():
-    assert held_out_episodes(3, 0.0, seed=0) == ()
-    assert len(held_out_episodes(3, 0.01, seed=0)) == 1
-    assert len(held_out_episodes(3, 0.99, seed=0)) == 2
-    with pytest.raises(DatasetInvalid, match=r"The held-out fraction 1\.0 must be at least 0 and below 1\."):
-        held_out_episodes(3, 1.0, seed=0)
-    with pytest.raises(DatasetInvalid, match="A dataset of one episode cannot hold any out"):
-        held_out_episodes(1, 0.1, seed=0)
 
 
 def test_a_loader_without_a_needed_column_or_without_episodes_says_so(make):

@@ -1,0 +1,1 @@
+"""Several datasets as one: what they must agree in, and what they are together."""

@@ -103,12 +103,14 @@ def main(
 ) -> None:
     """Print one row for each task."""
     table = Table("task", "succeeded (goal: 95%)", "actions as recorded", "steps", "minutes", title="expert replays")
-    with tempfile.TemporaryDirectory() as folder:
-        for task in tasks.split(","):
-            done = replay(task, episodes, Path(folder), simulator)
-            unbent = f"{done.unbent}/{done.episodes}"
-            table.add_row(task, done.success, unbent, f"{done.steps:.0f}", f"{done.seconds / 60:.1f}")
-    console.print(table)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for task in tasks.split(","):
+                done = replay(task, episodes, Path(folder), simulator)
+                unbent = f"{done.unbent}/{done.episodes}"
+                table.add_row(task, done.success, unbent, f"{done.steps:.0f}", f"{done.seconds / 60:.1f}")
+    finally:  # of a task that fails, the ones before it are worth their minutes
+        console.print(table)
 
 
 if __name__ == "__main__":

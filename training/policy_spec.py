@@ -21,6 +21,7 @@ from policy_protocol.spec import (
 from training.data.errors import DatasetInvalid
 from training.data.lerobot.dataset import Dataset
 from training.data.lerobot.facts import DatasetFacts
+from training.data.mixture.mixture import Mixture
 from training.experiment import Experiment
 from training.pi05.model.config import SLOTS
 from training.pi05.model.params import count_params, param_shapes
@@ -36,7 +37,7 @@ _VERSIONS = ("chunkwire", "jax", "flax", "orbax-checkpoint", "optax", "numpy")
 
 
 def build_spec(
-    experiment: Experiment, dataset: Dataset, norm_stats: Mapping[str, NormStats], fingerprint: str, run: str
+    experiment: Experiment, dataset: Dataset | Mixture, norm_stats: Mapping[str, NormStats], fingerprint: str, run: str
 ) -> PolicySpec:
     """The spec of a run's checkpoints; the run's id and the step are filled in when one is saved.
 
@@ -64,13 +65,13 @@ def build_spec(
             key="prompt",
             max_tokens=experiment.model.max_token_len,
             includes_state=experiment.discrete_state_input and experiment.model.pi05,
-            trained=tuple(sorted(set(dataset.metadata.tasks.values()))),
+            trained=tuple(sorted(dataset.tasks)),
         ),
     )
     return PolicySpec(policy, observation, _action(dataset, norm_stats["actions"]), _simulation(dataset.facts))
 
 
-def _check_widths(experiment: Experiment, dataset: Dataset, norm_stats: Mapping[str, NormStats]) -> None:
+def _check_widths(experiment: Experiment, dataset: Dataset | Mixture, norm_stats: Mapping[str, NormStats]) -> None:
     widest = max(norm_stats, key=lambda name: norm_stats[name].dimension)
     width = norm_stats[widest].dimension
     if width > experiment.model.action_dim:
@@ -80,7 +81,7 @@ def _check_widths(experiment: Experiment, dataset: Dataset, norm_stats: Mapping[
         )
 
 
-def _cameras(dataset: Dataset) -> tuple[CameraSpec, ...]:
+def _cameras(dataset: Dataset | Mixture) -> tuple[CameraSpec, ...]:
     keys = sorted(dataset.cameras, key=lambda key: "wrist" in key)  # the base view comes first
     if not 1 <= len(keys) <= len(SLOTS):
         raise DatasetInvalid(
@@ -106,7 +107,7 @@ def _cameras(dataset: Dataset) -> tuple[CameraSpec, ...]:
     return tuple(cameras)
 
 
-def _state(dataset: Dataset, stats: NormStats) -> StateSpec:
+def _state(dataset: Dataset | Mixture, stats: NormStats) -> StateSpec:
     fields = (
         (StateField("state", "", 0, stats.dimension),) if dataset.facts is None else tuple(dataset.facts.state_fields)
     )
@@ -114,7 +115,7 @@ def _state(dataset: Dataset, stats: NormStats) -> StateSpec:
     return StateSpec(WIRE_PREFIX + "state", fields, *_quantiles(stats), mean, std)
 
 
-def _action(dataset: Dataset, stats: NormStats) -> ActionSpec:
+def _action(dataset: Dataset | Mixture, stats: NormStats) -> ActionSpec:
     facts = dataset.facts
     if facts is None:
         names = tuple(f"action_{index}" for index in range(stats.dimension))

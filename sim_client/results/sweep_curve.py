@@ -90,13 +90,13 @@ class SweepCurve:
         if len(self.points) == 1:
             return f"Only one step: {best}."
         if self.verdict is None:
-            return f"The last one is the best: {best}."
+            return f"No other is ahead of the last: {best}." if self._shared else f"The last one is the best: {best}."
         return f"Best is {best}, here compared with the last, step {self.last.step}. {self.verdict}"
 
     @property
     def note(self) -> str:
         """What choosing does to a rate; empty where nothing was chosen."""
-        if len(self.points) == 1 or self.best is None:
+        if len(self.points) == 1 or self.best is None or (self.verdict is None and self._shared):
             return ""
         seeds = self.best.run.run.seeds
         holm_note = (
@@ -108,6 +108,12 @@ class SweepCurve:
             "The best of several is chosen by these very episodes, so its rate is likely somewhat too high. Measure it "
             f"anew on other episodes, such as --seed {max(seeds) + 1}.{holm_note}"
         )
+
+    @property
+    def _shared(self) -> bool:
+        """Whether several steps have the highest rate."""
+        rates = [point.success.rate.value for point in self.points]
+        return self.best is not None and rates.count(self.best.success.rate.value) > 1
 
     @property
     def warnings(self) -> tuple[str, ...]:

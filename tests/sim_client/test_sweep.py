@@ -239,8 +239,8 @@ def test_a_server_for_each_step(at_step, start_server, sweep, run_dir, tmp_path)
     assert ended.error is None
     assert [step for step, _ in step_rows(ended.output)] == [1000, 2000]
     assert read_results(tmp_path / "out/1000")[0].server == servers[1000].url
-    assert "Note:" in ended.output
-    assert "No training loss" not in ended.output
+    assert "No other is ahead of the last: step 2000 with 0/1 = 0% [0%, 79%].\n" in ended.output
+    assert "Note:" not in ended.output
 
 
 def test_a_server_with_another_step_or_of_another_run_is_refused_and_the_others_are_measured(

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 import pytest
-from both_environments import MODEL, SIMULATOR, evaluate, records, run, serving
+from both_environments import MODEL, ROOT, SIMULATOR, evaluate, records, run, serving
 
 from policy_protocol.spec import PolicySpec
 from training.pi05 import load_policy
@@ -109,3 +109,20 @@ def test_another_simulation_than_the_demonstrations_is_refused(server, workspace
 def test_evaluating_on_a_demonstrations_seed_is_refused(server, workspace, environment):
     output = evaluate(server, workspace / "seen", "--episodes", 1, "--seed", 1_000_000, expect=1, env=environment)
     assert "simulation.demonstration_seeds" in output
+
+
+def test_a_sweep_measures_every_step_that_one_server_loads_on_request(checkpoint, workspace, environment):
+    """On the fake environment: what a server answers while its weights change does not depend on the simulator."""
+    training, out = checkpoint.parent, workspace / "sweep"
+    client = (SIMULATOR / "python", ROOT / "tests/sim_client/sim_client_on_fake_environment.py", "sweep", training)
+    flags = ("--env", "PushCube-v1", "--episodes", 2, "--workers", 0, "--out", out, "--json")
+    with serving("--follow", training, "--follow-on-request", "--batch-sizes", 1, environment=environment) as server:
+        done = run(*client, *flags, "--server", server, env=environment)
+    result = json.loads(done[done.index("{") : done.rindex("}") + 1])
+    assert [(one["step"], one["checkpoint"]) for one in result["steps"]] == [
+        (step, f"{EXPERIMENT}/test/{step}") for step in (1, 3)
+    ]
+    assert all(one["training_loss"] > 0 and one["outcomes"]["error"] == 0 for one in result["steps"])
+    assert [[record["seed"] for record in records(out / step)] for step in ("1", "3")] == [[0, 1]] * 2
+    hashes = [{record["action_hash"] for record in records(out / step)} for step in ("1", "3")]
+    assert not hashes[0] & hashes[1]

@@ -16,7 +16,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.data.errors import FrameCacheUnusable
+from training.data.errors import FrameCacheUnusable, FrameCorrupt
+from training.data.frames.journal import Journal
+from training.data.frames.manifest import DecodedEpisode, checksum, write_manifest
 from training.data.lerobot.dataset import Dataset
 from training.pi05.transforms.images import resize_with_pad
 
@@ -29,7 +31,7 @@ Shape = tuple[int, int, int, int]
 def check_room(directory: Path, shape: Shape, cameras: int) -> None:
     """Announce the size of what is about to be built. Raises `FrameCacheUnusable` when the disk is too full."""
     needed, free = cameras * math.prod(shape), shutil.disk_usage(directory).free
-    started = sum(path.stat().st_size for path in directory.glob("*.partial"))
+    started = sum(path.stat().st_blocks * 512 for path in directory.glob("*.partial"))
     print(f"Decoding {cameras} x {shape[0]} frames into {directory}: {needed / 1e9:.2f} GB", file=sys.stderr)
     if needed - started > free:
         raise FrameCacheUnusable(
@@ -38,21 +40,37 @@ def check_room(directory: Path, shape: Shape, cameras: int) -> None:
         )
 
 
-def build_camera(dataset: Dataset, key: str, path: Path, shape: Shape) -> None:
-    """Decode every rendered frame of a camera into the array `path`. Raises `FrameCorrupt`."""
+def build_camera(
+    dataset: Dataset, key: str, path: Path, shape: Shape, content: str, *, skip_corrupt: bool = False
+) -> None:
+    """Decode every rendered frame of a camera into the array `path`, with its manifest beside it.
+
+    Args:
+        dataset: where the frames are.
+        key: the camera.
+        path: the array, `.npy`.
+        shape: its shape.
+        content: the dataset's fingerprint.
+        skip_corrupt: leave frames that cannot be decoded black and note them, instead of raising.
+
+    Raises:
+        FrameCorrupt: a frame cannot be decoded.
+    """
     with _only_builder(path):
         if path.exists():  # another process built it while this one waited
             return
-        partial, journal = path.with_suffix(".npy.partial"), path.with_suffix(".journal")
-        images, done = _resume(partial, journal, shape)
+        partial = path.with_suffix(".npy.partial")
+        journal = Journal(path.with_suffix(".journal"), content)
+        images = _open_partial(partial, journal, shape)
+        done, total = len(journal.episodes), len(dataset.episodes)
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            episodes = range(done, len(dataset.episodes))
-            decoded = pool.map(lambda episode: _decode(dataset, key, episode, images), episodes)
-            for episode, _ in zip(episodes, _with_progress(decoded, key, done, len(dataset.episodes)), strict=True):
+            decoded = pool.map(lambda number: _decode(dataset, key, number, images, skip_corrupt), range(done, total))
+            for episode in _with_progress(decoded, key, done, total):
                 images.flush()
-                _write_journal(journal, episode + 1)
+                journal.add(episode)
+        write_manifest(path.with_suffix(".json"), partial, content, journal.episodes)
         partial.replace(path)
-        journal.unlink()
+        journal.path.unlink()
 
 
 @contextmanager
@@ -63,35 +81,42 @@ def _only_builder(path: Path) -> Iterator[None]:
         yield
 
 
-def _resume(partial: Path, journal: Path, shape: Shape) -> tuple[np.memmap, int]:
-    """The array to fill and the number of episodes that are in it already."""
+def _open_partial(partial: Path, journal: Journal, shape: Shape) -> np.memmap:
+    """The array to fill; the journal knows what is in it already."""
     try:
         images = np.lib.format.open_memmap(partial, mode="r+")
-        done = int(journal.read_text())
         if images.shape == shape and images.dtype == np.uint8:
-            return images, done
+            journal.resume(images)
+            return images
     except (OSError, ValueError):
         pass  # nothing usable was left behind: begin anew
-    journal.unlink(missing_ok=True)
-    return np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape), 0
+    journal.clear()
+    return np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
 
 
-def _write_journal(journal: Path, episodes: int) -> None:
-    fresh = journal.with_suffix(".journal.new")
-    fresh.write_text(str(episodes))
-    fresh.replace(journal)
-
-
-def _decode(dataset: Dataset, key: str, episode: int, images: np.memmap) -> None:
-    part = dataset.episodes[episode]
+def _decode(dataset: Dataset, key: str, number: int, images: np.memmap, skip_corrupt: bool) -> DecodedEpisode:
+    part = dataset.episodes[number]
     rendered = dataset.rendered
-    slot = int(rendered[: part.start].sum())
+    start = int(rendered[: part.start].sum())
     wanted = np.flatnonzero(rendered[part.start : part.stop]).tolist()
-    for place, frame in enumerate(dataset.frames(key, episode, wanted), start=slot):
-        images[place] = resize_with_pad(frame, images.shape[1], images.shape[2])
+    corrupt: dict[str, str] = {}
+    done = 0
+    while done < len(wanted):
+        try:
+            for frame in dataset.frames(key, number, wanted[done:]):
+                images[start + done] = resize_with_pad(frame, images.shape[1], images.shape[2])
+                done += 1
+        except FrameCorrupt as error:
+            if not skip_corrupt:
+                raise
+            images[start + done] = 0
+            corrupt[str(start + done)] = error.message
+            done += 1  # go on behind it
+    stop = start + len(wanted)
+    return DecodedEpisode(start, stop, checksum(images[start:stop]), corrupt)
 
 
-def _with_progress(decoded: Iterator[None], key: str, done: int, total: int) -> Iterator[None]:
+def _with_progress(decoded: Iterator[DecodedEpisode], key: str, done: int, total: int) -> Iterator[DecodedEpisode]:
     columns = (TextColumn(f"Decoding {key}"), BarColumn(), MofNCompleteColumn(), TextColumn("episodes"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         yield from progress.track(decoded, total=total, completed=done)

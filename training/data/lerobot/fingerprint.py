@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 
+from training.data.errors import FrameCorrupt
 from training.data.lerobot.dataset import Dataset
 from training.data.lerobot.image_frames import iterate_stored_images
+from training.data.lerobot.metadata import Episode
 
 __all__ = ["fingerprint"]
 
 _BLOCK = 1 << 20
+_MISSING = b"missing"
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -18,8 +21,9 @@ def fingerprint(dataset: Dataset) -> str:
     The container does not count: v2.1 and v3.0 with the same images have the same fingerprint. A conversion stores it
     in the dataset's facts, which are believed; for a plain dataset all of it is read. Nothing is decoded.
 
+    A frame or a video that is missing counts as such: decoding names it.
+
     Raises:
-        FrameCorrupt: a stored frame is missing.
         DatasetInvalid: a column cannot be read.
     """
     if dataset.facts is not None and dataset.facts.fingerprint:
@@ -32,8 +36,7 @@ def fingerprint(dataset: Dataset) -> str:
             _hash_videos(dataset, key, digest)
         elif feature.dtype == "image":
             for episode in dataset.episodes:
-                for data in iterate_stored_images(dataset.root, episode, key, range(episode.length)):
-                    digest.update(data)
+                _hash_images(dataset, episode, key, digest)
         elif feature.dtype == "string":
             digest.update("\n".join(map(str, dataset.column(key).ravel())).encode())
         else:
@@ -42,8 +45,23 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
+def _hash_images(dataset: Dataset, episode: Episode, key: str, digest: hashlib._Hash) -> None:
+    done = 0
+    while done < episode.length:
+        try:
+            for data in iterate_stored_images(dataset.root, episode, key, range(done, episode.length)):
+                digest.update(data)
+                done += 1
+        except FrameCorrupt:
+            digest.update(_MISSING)
+            done += 1
+
+
 def _hash_videos(dataset: Dataset, key: str, digest: hashlib._Hash) -> None:
     for path in dict.fromkeys(episode.videos[key].path for episode in dataset.episodes):
+        if not path.is_file():
+            digest.update(_MISSING)
+            continue
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
                 digest.update(block)

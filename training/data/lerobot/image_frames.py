@@ -92,5 +92,5 @@ def _corrupt(episode: Episode, key: str, frame: int, reason: str) -> FrameCorrup
     row = episode.start + frame
     return FrameCorrupt(
         f"Frame {frame} of episode {episode.index} (row {row}, camera {key!r}) in {episode.data_file} cannot be "
-        f"decoded: {reason}. Convert or download the dataset again, or train without episode {episode.index}."
+        f"decoded: {reason}. Convert or download the dataset again, or pass --skip-corrupt."
     )

@@ -72,7 +72,7 @@ class Loader:
         self._actions = np.asarray(dataset.column(action_key), dtype=np.float32)
         parts = dataset.episodes
         self._last_row = np.repeat([part.stop - 1 for part in parts], [part.length for part in parts])
-        self.anchors: Int64[np.ndarray, "anchors"] = _anchors(dataset, episodes)
+        self.anchors: Int64[np.ndarray, "anchors"] = _anchors(dataset, cache, episodes)
         """The rows at which samples begin, ascending."""
         self._order = lru_cache(maxsize=2)(self._shuffle)
 
@@ -119,12 +119,12 @@ class Loader:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.anchors))
 
 
-def _anchors(dataset: Dataset, episodes: Sequence[int] | None) -> np.ndarray:
+def _anchors(dataset: Dataset, cache: FrameCache, episodes: Sequence[int] | None) -> np.ndarray:
     chosen = np.zeros(dataset.rows, dtype=bool)
     for index in range(len(dataset.episodes)) if episodes is None else episodes:
         part = dataset.episodes[index]
         chosen[part.start : part.stop] = True
-    anchors = np.flatnonzero(chosen & dataset.rendered)
+    anchors = np.flatnonzero(chosen & dataset.rendered & cache.usable)
     if not len(anchors):
         raise DatasetInvalid(f"No episode of {dataset.root} is left to train on. Hold fewer episodes out.")
     return anchors

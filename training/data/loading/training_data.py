@@ -64,6 +64,7 @@ class TrainingData:
         width: int,
         action_horizon: int,
         batch_size: int,
+        skip_corrupt: bool = False,
     ) -> Loaders:
         """Open the frame caches below `cache_root`, building what is missing, and make the loaders.
 
@@ -73,15 +74,18 @@ class TrainingData:
             width: likewise.
             action_horizon: actions in a chunk.
             batch_size: samples in a batch.
+            skip_corrupt: train without the frames that cannot be decoded, and count them.
         """
         caches = [
-            open_frame_cache(dataset, cache_root, height=height, width=width) for dataset in self.mixture.datasets
+            open_frame_cache(dataset, cache_root, height=height, width=width, skip_corrupt=skip_corrupt)
+            for dataset in self.mixture.datasets
         ]
 
         def make(episodes: Sequence[Sequence[int]]) -> Loader | MixedLoader:
             return self._loader(caches, episodes, action_horizon, batch_size)
 
-        return Loaders(make(self.trained), make(self.held_out) if any(self.held_out) else None, 0)
+        validation = make(self.held_out) if any(self.held_out) else None
+        return Loaders(make(self.trained), validation, sum(cache.corrupt_frames for cache in caches))
 
     def _loader(
         self, caches: Sequence[FrameCache], episodes: Sequence[Sequence[int]], action_horizon: int, batch_size: int

@@ -1,5 +1,7 @@
 """Frames are decoded once, resized to the model's size, and an interrupted build goes on where it stopped."""
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from training.data import (
     Feature,
     FrameCacheUnusable,
     FrameCorrupt,
+    Loader,
+    fingerprint,
     open_frame_cache,
 )
 from training.data.frames import frame_cache_build
@@ -47,7 +51,12 @@ def test_a_finished_cache_is_opened_without_decoding(dataset, tmp_path, monkeypa
     opened = open_frame_cache(dataset, tmp_path, **SIZE)
     np.testing.assert_array_equal(opened.gather("image", EVERY_ROW), built.gather("image", EVERY_ROW))
     assert capsys.readouterr().err == ""
-    assert sorted(path.suffix for path in opened.directory.iterdir()) == [".lock", ".lock", ".npy", ".npy"]
+    assert sorted(path.name for path in opened.directory.iterdir() if path.suffix != ".lock") == [
+        "image.json",
+        "image.npy",
+        "wrist_image.json",
+        "wrist_image.npy",
+    ]
 
 
 def test_each_dataset_and_size_has_its_own_cache(dataset, tmp_path):
@@ -121,10 +130,35 @@ def test_a_corrupt_image_is_named_with_file_and_row(tmp_path, damage):
     cells = table["image"].to_pylist()
     cells[5]["bytes"] = damage(cells[5]["bytes"])
     pq.write_table(table.set_column(0, "image", pa.array(cells, table.schema.field("image").type)), path)
-    with pytest.raises(
-        FrameCorrupt, match=r"Frame 5 of episode 1 \(row 18, camera 'image'\) in .*episode_000001\.parq"
-    ):
-        open_frame_cache(Dataset(root), tmp_path / "cache", **SIZE)
+    dataset = Dataset(root)
+    named = r"Frame 5 of episode 1 \(row 18, camera 'image'\) in .*episode_000001\.parq.*, or pass --skip-corrupt\.$"
+    with pytest.raises(FrameCorrupt, match=named):
+        open_frame_cache(dataset, tmp_path / "cache", **SIZE)
+    cache = open_frame_cache(dataset, tmp_path / "cache", **SIZE, skip_corrupt=True)
+    assert list(cache.corrupt["image"]) == [18]
+    assert np.flatnonzero(~cache.usable).tolist() == [18]
+    shown = cache.gather("image", EVERY_ROW)
+    assert not shown[18].any()
+    np.testing.assert_array_equal(shown[19], resize_with_pad(dataset.frame("image", 19), 28, 28))
+
+
+def test_skipped_frames_are_counted_and_are_no_samples(tmp_path, capsys):
+    root = Path(shutil.copytree(FIXTURES / "lerobot_v21_video", tmp_path / "data"))
+    video = root / "videos/chunk-000/image/episode_000001.mp4"
+    video.write_bytes(video.read_bytes()[:500])
+    dataset = Dataset(root)
+    capsys.readouterr()
+    cache = open_frame_cache(dataset, tmp_path / "cache", **SIZE, skip_corrupt=True)
+    assert re.search(
+        r"Skipped 9 of 78 frames of .*data that cannot be decoded\. The first: Frame 0 of episode 1 \(row 13, camera "
+        r"'image'\) in .*episode_000001\.mp4 cannot be decoded",
+        capsys.readouterr().err,
+    )
+    assert cache.corrupt_frames == 9
+    loader = Loader(dataset, cache, action_horizon=2, batch_size=4, seed=0)
+    assert loader.anchors.tolist() == [*range(13), *range(22, 39)]
+    with pytest.raises(FrameCorrupt, match="Frame 0 of episode 1"):  # a run that did not ask to skip them
+        open_frame_cache(dataset, tmp_path / "cache", **SIZE)
 
 
 def test_a_damaged_cache_is_named(dataset, tmp_path):
@@ -137,6 +171,48 @@ def test_a_damaged_cache_is_named(dataset, tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(FrameCacheUnusable, match=r"image\.npy is damaged: .* Remove it to build it again"):
         open_frame_cache(dataset, tmp_path, **SIZE)
+
+
+def test_a_changed_cache_is_found_by_its_checksums(dataset, tmp_path):
+    path = open_frame_cache(dataset, tmp_path, **SIZE).directory / "image.npy"
+    images = np.load(path, mmap_mode="r+")
+    images[20, 0, 0, 0] += 1
+    images.flush()
+    with pytest.raises(
+        FrameCacheUnusable,
+        match=r"image\.npy was changed after it was built: episode 1 has another checksum\. Rem",
+    ):
+        open_frame_cache(dataset, tmp_path, **SIZE)
+    images[20, 0, 0, 0] -= 1  # copied, or touched, but whole
+    images.flush()
+    open_frame_cache(dataset, tmp_path, **SIZE)
+
+
+def test_the_cache_of_another_dataset_is_stale(dataset, tmp_path):
+    other = open_frame_cache(Dataset(FIXTURES / "lerobot_v30_video"), tmp_path, **SIZE)
+    mine = open_frame_cache(dataset, tmp_path, **SIZE)
+    shutil.copy(other.directory / "image.json", mine.directory / "image.json")
+    with pytest.raises(FrameCacheUnusable, match=r"image\.npy is stale: it was decoded from a dataset with the finger"):
+        open_frame_cache(dataset, tmp_path, **SIZE)
+    (mine.directory / "image.json").unlink()
+    with pytest.raises(FrameCacheUnusable, match=r"image\.npy has no readable image\.json beside it\. Remove .* to bu"):
+        open_frame_cache(dataset, tmp_path, **SIZE)
+
+
+def test_an_unfinished_build_believes_only_frames_that_are_really_there(dataset, tmp_path):
+    """After a power cut the journal may be ahead of the frames, and its last line may be torn."""
+    whole = open_frame_cache(dataset, tmp_path / "whole", **SIZE)
+    lines = [json.dumps(episode) for episode in json.loads((whole.directory / "image.json").read_text())["episodes"]]
+    images = np.array(whole.images["image"])
+    images[20:] = 7  # episode 1 is damaged, episode 2 never came
+    directory = tmp_path / "cut" / whole.directory.name
+    directory.mkdir(parents=True)
+    np.save(directory / "image.npy", images)
+    (directory / "image.npy").rename(directory / "image.npy.partial")
+    (directory / "image.journal").write_text("\n".join([fingerprint(dataset), *lines[:2], lines[2][:9]]))
+    cut = open_frame_cache(dataset, tmp_path / "cut", **SIZE)
+    np.testing.assert_array_equal(cut.images["image"], whole.images["image"])
+    assert not list(directory.glob("*.journal*"))
 
 
 def test_a_full_disk_is_noticed_before_decoding(dataset, tmp_path, monkeypatch):

@@ -129,7 +129,7 @@ def show(bursts: dict[str, list[Burst]]) -> None:
 def _cells(each: Sequence[Burst], first: Sequence[Burst]) -> list[str]:
     rate, anchor = (float(np.median([one.per_minute for one in bursts])) for bursts in (each, first))
     split = {kind: _median_ms(each, kind) for kind in ("simulate", "render", "wait", "total")}
-    other = split["total"] - split["simulate"] - split["render"] - split["wait"]
+    other = max(0.0, split["total"] - split["simulate"] - split["render"] - split["wait"])
     idle = 1 - (split["simulate"] + split["render"]) / split["total"]
     requests = sum(line["chunks"] for one in each for line in one.lines) / sum(len(one.lines) for one in each)
     return [

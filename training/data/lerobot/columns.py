@@ -43,7 +43,7 @@ def iterate_column(
 
 def _read_file(path: Path, key: str, feature: Feature, rows: int) -> Iterator[np.ndarray]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # a buffer would hold every row group
             if key not in file.schema_arrow.names:
                 raise DatasetInvalid(f"The column {key!r} of {path} cannot be read: the file has no such column.")
             _check_rows(path, file.metadata.num_rows, rows)

@@ -55,7 +55,7 @@ def _cells(episode: Episode, key: str, first: int, last: int) -> Iterator[tuple[
     """(frame number, cell) from the row group of frame `first` on up to frame `last`."""
     first, last = first + episode.data_offset, last + episode.data_offset
     try:
-        with pq.ParquetFile(episode.data_file) as file:
+        with pq.ParquetFile(episode.data_file, pre_buffer=False) as file:
             groups, row = _row_groups(file, first, last)
             for batch in file.iter_batches(_ROWS_IN_MEMORY, row_groups=groups, columns=[key]):
                 if row + len(batch) > first:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -38,9 +39,15 @@ def convert_command(
     include_failures: Annotated[
         bool, typer.Option("--include-failures", help="Also take episodes that did not reach the goal.")
     ] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that read and encode episodes.")] = min(
+        8, os.cpu_count() or 1
+    ),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the dataset that is there.")] = False,
 ) -> None:
-    """Convert ManiSkill demonstrations to a LeRobot dataset with its simulation facts and norm stats."""
+    """Convert ManiSkill demonstrations to a LeRobot dataset with its simulation facts and norm stats.
+
+    A conversion that was interrupted goes on where it was when it is started again.
+    """
     *sources, out = paths
     if not sources:
         raise typer.BadParameter("Name the recording and the dataset: train convert demos/x.h5 datasets/x")
@@ -53,6 +60,7 @@ def convert_command(
         given=GivenFacts(prompt, fps, sim_freq, robot_uids, control_mode),
         include_failures=include_failures,
         overwrite=overwrite,
+        workers=workers,
     )
     _report(out, facts)
 

@@ -11,6 +11,7 @@ with loaders.train.prefetch(start=0, stop=1000) as batches:
 from training.data.conversion.convert import convert
 from training.data.conversion.recording import GivenFacts
 from training.data.errors import (
+    ConversionStopped,
     DatasetInvalid,
     DatasetsDiffer,
     DemonstrationsInvalid,
@@ -36,6 +37,7 @@ __all__ = [
     "NORM_STATS_FILE",
     "Batch",
     "CameraFacts",
+    "ConversionStopped",
     "Dataset",
     "DatasetFacts",
     "DatasetInvalid",

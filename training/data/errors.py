@@ -5,6 +5,7 @@ from __future__ import annotations
 from policy_protocol.errors import ChunkwireError
 
 __all__ = [
+    "ConversionStopped",
     "DatasetInvalid",
     "DatasetsDiffer",
     "DemonstrationsInvalid",
@@ -30,6 +31,12 @@ class DemonstrationsInvalid(ChunkwireError):
     """A ManiSkill recording that cannot be converted: a missing part, or facts that nobody stated."""
 
     code = "demonstrations_invalid"
+
+
+class ConversionStopped(ChunkwireError):
+    """A worker process of a conversion died; what was finished is kept."""
+
+    code = "conversion_stopped"
 
 
 class FrameCorrupt(ChunkwireError):

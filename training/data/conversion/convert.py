@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from policy_protocol.spec import StateField
 from training.data.conversion.conversion_facts import action_names, camera_key, write_conversion_facts
-from training.data.conversion.demonstrations import Demonstration, Demonstrations
+from training.data.conversion.demonstrations import Demonstrations
+from training.data.conversion.episode_parts import EpisodeParts, PartJob, read_part
 from training.data.conversion.recording import EpisodeEntry, GivenFacts
 from training.data.conversion.state_fields import default_state, field_names, parse_state
-from training.data.errors import DemonstrationsInvalid
+from training.data.conversion.workers import prepare_in_order
+from training.data.errors import DatasetInvalid, DemonstrationsInvalid
 from training.data.lerobot.dataset import FRAME_RENDERED
 from training.data.lerobot.facts import DatasetFacts
 from training.data.lerobot.metadata import Feature
@@ -42,6 +43,7 @@ def convert(
     given: GivenFacts | None = None,
     include_failures: bool = False,
     overwrite: bool = False,
+    workers: int = 1,
 ) -> DatasetFacts:
     """Convert recordings of one environment to one dataset; returns its facts.
 
@@ -54,10 +56,14 @@ def convert(
         given: facts that ManiSkill's own recordings do not state.
         include_failures: also take episodes that did not reach the goal.
         overwrite: replace the dataset at `out`.
+        workers: processes that read and encode episodes; with 1 it is this one. Each holds one episode in memory.
+
+    A conversion that was killed goes on with the next episode when it is called again with the same arguments.
 
     Raises:
         DemonstrationsInvalid: a recording is missing, damaged, empty, or disagrees with the others.
         OutputExists: `out` exists.
+        ConversionStopped: a worker died.
     """
     check_output(Path(out), overwrite)
     paths = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
@@ -68,21 +74,40 @@ def convert(
         fields = parse_state(state or default_state(first.recording.env_id), first.widths)
         episodes = _choose(recordings, include_failures)
         strided = any(demonstrations.strided for demonstrations in recordings)
+        features = _features(first, fields, images, strided)
+        parts = EpisodeParts(Path(out), [part.recording.path for part in recordings], fields, images == "image")
+        jobs = [
+            PartJob(owner.recording.path, given, entry, fields, images == "image", parts.path(index, entry))
+            for owner, entry in episodes
+            for index in [recordings.index(owner)]
+        ]
         writer = DatasetWriter(
             out,
             version=format,
             fps=first.recording.control_freq,
             robot_type=first.recording.robot_uids,
-            features=_features(first, fields, images, strided),
+            features=features,
             overwrite=overwrite,
         )
-        with writer:
-            for demonstrations, entry in _with_progress(episodes):
-                _add(writer, demonstrations.read(entry, fields), demonstrations.recording.prompt, strided)
+        with writer, _no_parts_after_an_error(parts):
+            with prepare_in_order(jobs, workers) as prepared:
+                for (owner, _), path in zip(episodes, _with_progress(prepared, len(jobs)), strict=True):
+                    _add(writer, path, owner.recording.prompt, strided)
             writer.write_metadata()
             facts = write_conversion_facts(writer, recordings, fields, [entry for _, entry in episodes])
             writer.commit()
+        parts.remove()
     return facts
+
+
+@contextmanager
+def _no_parts_after_an_error(parts: EpisodeParts) -> Iterator[None]:
+    """A damaged recording will not get better; an interruption goes on."""
+    try:
+        yield
+    except (DemonstrationsInvalid, DatasetInvalid):
+        parts.remove()
+        raise
 
 
 def _choose(recordings: Sequence[Demonstrations], include_failures: bool) -> list[tuple[Demonstrations, EpisodeEntry]]:
@@ -133,9 +158,7 @@ def _features(
     return {**features, FRAME_RENDERED: Feature("bool", (1,))} if strided else features
 
 
-def _with_progress(
-    episodes: Sequence[tuple[Demonstrations, EpisodeEntry]],
-) -> Iterator[tuple[Demonstrations, EpisodeEntry]]:
+def _with_progress(prepared: Iterator[Path], total: int) -> Iterator[Path]:
     columns = (
         TextColumn("Converting"),
         BarColumn(),
@@ -144,12 +167,12 @@ def _with_progress(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield from progress.track(episodes)
+        yield from progress.track(prepared, total=total)
 
 
-def _add(writer: DatasetWriter, demonstration: Demonstration, prompt: str, strided: bool) -> None:
-    columns: dict[str, np.ndarray] = {"state": demonstration.state, "actions": demonstration.actions}
+def _add(writer: DatasetWriter, part: Path, prompt: str, strided: bool) -> None:
+    columns, frames = read_part(part)
+    rendered = columns.pop(FRAME_RENDERED)
     if strided:
-        columns[FRAME_RENDERED] = demonstration.frame_rendered[:, None]
-    frames = {camera_key(camera): part for camera, part in demonstration.frames.items()}
-    writer.add_episode(columns, frames, prompt)
+        columns[FRAME_RENDERED] = rendered[:, None]
+    writer.add_episode(columns, {camera_key(camera): shown for camera, shown in frames.items()}, prompt)

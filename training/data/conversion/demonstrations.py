@@ -2,7 +2,7 @@
 
 traj_{i}/actions                       (steps, action_dim)
 traj_{i}/obs/agent/…, obs/extra/…      (steps + 1, dim): what the robot sensed before each action, and after the last
-traj_{i}/obs/sensor_data/<camera>/rgb  (steps + 1, height, width, 3) uint8
+traj_{i}/obs/sensor_data/<camera>/…    frames, see `camera_frames`
 traj_{i}/obs/frame_rendered            (steps + 1,) bool; absent when every frame was rendered
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from policy_protocol.spec import StateField
+from training.data.conversion.camera_frames import FRAME_NAMES, check_frames, read_frames
 from training.data.conversion.recording import EpisodeEntry, GivenFacts, Recording, read_recording
 from training.data.errors import DemonstrationsInvalid
 
@@ -104,7 +105,7 @@ class Demonstrations:
         return Demonstration(
             state=np.concatenate(slices, axis=1, dtype=np.float32),
             actions=np.asarray(group["actions"], dtype=np.float32),
-            frames={name: self._rows(group, f"obs/sensor_data/{name}/rgb", steps) for name in self.cameras},
+            frames={name: self._read_frames(group, name, steps) for name in self.cameras},
             frame_rendered=rendered.astype(bool),
         )
 
@@ -139,41 +140,48 @@ class Demonstrations:
 
     def _find_cameras(self, group: h5py.Group) -> tuple[str, ...]:
         cameras = group.get("obs/sensor_data", {})
-        names = tuple(name for name in cameras if "rgb" in cameras[name])
+        names = tuple(name for name in cameras if any(form in cameras[name] for form in FRAME_NAMES))
         if not names:
             raise DemonstrationsInvalid(
-                f"{self._name(group)} has no camera frames (obs/sensor_data/<camera>/rgb). Record with cameras: "
-                "sim-client collect, or ManiSkill's replay_trajectory with '-o rgb --save-traj'."
+                f"{self._name(group)} has no camera frames (obs/sensor_data/<camera>/rgb or Color). Record with "
+                "cameras: sim-client collect, or ManiSkill's replay_trajectory with '-o rgb --save-traj'."
             )
         # A base camera comes before a hand camera, and both before any other.
         return tuple(sorted(names, key=lambda name: (name != "base_camera", name != "hand_camera", name)))
 
     def _frames(self, group: h5py.Group, camera: str) -> h5py.Dataset:
-        name = f"obs/sensor_data/{camera}/rgb"
-        if name not in group:
-            raise DemonstrationsInvalid(f"{self._name(group)} has no {name!r}, which other episodes have.")
-        frames = group[name]
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-            raise DemonstrationsInvalid(
-                f"{self._name(group)}/{name} has the dtype {frames.dtype} and shape {frames.shape}; expected uint8 "
-                "(steps + 1, height, width, 3)."
-            )
-        return frames
+        names = [f"obs/sensor_data/{camera}/{form}" for form in FRAME_NAMES]
+        name = next((name for name in names if name in group), None)
+        if name is None:
+            raise DemonstrationsInvalid(f"{self._name(group)} has no {names[0]!r}, which other episodes have.")
+        check_frames(group[name], f"{self._name(group)}/{name}")
+        return group[name]
+
+    def _read_frames(self, group: h5py.Group, camera: str, steps: int) -> UInt8[np.ndarray, "steps height width 3"]:
+        frames = self._frames(group, camera)
+        name = f"{self.recording.path}:{frames.name}"
+        self._check_length(frames, steps, name)
+        try:
+            return read_frames(frames, steps, name)
+        except OSError as error:
+            raise DemonstrationsInvalid(f"{name} is damaged: {error}. Record it again.") from error
 
     def _rows(self, group: h5py.Group, name: str, steps: int) -> np.ndarray:
         """The rows before each action."""
         if name not in group:
             raise DemonstrationsInvalid(f"{self._name(group)} has no {name!r}, which other episodes have.")
-        data = self._frames(group, name.split("/")[2]) if name.endswith("/rgb") else group[name]
-        if len(data) != steps + 1:
-            raise DemonstrationsInvalid(
-                f"{self._name(group)}/{name} has {len(data)} rows for {steps} actions; expected {steps + 1}, one "
-                "before each action and one after the last. Record it again."
-            )
+        self._check_length(group[name], steps, f"{self._name(group)}/{name}")
         try:
-            return np.asarray(data[:steps])
+            return np.asarray(group[name][:steps])
         except OSError as error:
             raise DemonstrationsInvalid(f"{self._name(group)}/{name} is damaged: {error}. Record it again.") from error
+
+    def _check_length(self, data: h5py.Dataset, steps: int, name: str) -> None:
+        if len(data) != steps + 1:
+            raise DemonstrationsInvalid(
+                f"{name} has {len(data)} rows for {steps} actions; expected {steps + 1}, one before each action and "
+                "one after the last. Record it again."
+            )
 
     def _name(self, group: h5py.Group) -> str:
         return f"{self.recording.path}:{group.name}"

@@ -321,9 +321,9 @@ def cut(name):
     return change
 
 
-def as_floats(file):
+def as_integers(file):
     name = "traj_0/obs/sensor_data/base_camera/rgb"
-    frames = file[name][()] / 255.0
+    frames = file[name][()].astype(np.int32)
     del file[name]
     file[name] = frames
 
@@ -335,7 +335,7 @@ def as_floats(file):
         (delete("traj_0/obs"), r"stackcube\.h5:/traj_0 has no 'obs'\. Record with observations: sim-client collect"),
         (
             delete("traj_0/obs/sensor_data"),
-            r"stackcube\.h5:/traj_0 has no camera frames \(obs/sensor_data/<camera>/rgb\)",
+            r"stackcube\.h5:/traj_0 has no camera frames \(obs/sensor_data/<camera>/rgb or Color\)",
         ),
         (
             delete("traj_1/obs/sensor_data/hand_camera"),
@@ -343,7 +343,7 @@ def as_floats(file):
         ),
         (cut("traj_1/obs/agent/qpos"), r"/traj_1/obs/agent/qpos has 8 rows for 8 actions; expected 9, one before each"),
         (cut("traj_2/obs/sensor_data/base_camera/rgb"), r"base_camera/rgb has 6 rows for 6 actions; expected 7"),
-        (as_floats, r"base_camera/rgb has the dtype float64 and shape \(6, 12, 16, 3\); expected uint8"),
+        (as_integers, r"base_camera/rgb has the dtype int32 and shape \(6, 12, 16, 3\); expected uint8, or floats"),
         (
             lambda file: file["traj_1/obs/frame_rendered"].write_direct(np.zeros(9, dtype=bool)),
             r"/traj_1 begins without a rendered frame",

@@ -18,6 +18,7 @@ from jaxtyping import Shaped, UInt8
 
 from training.data.errors import DatasetInvalid, OutputExists
 from training.data.lerobot.metadata import VERSIONS, Feature
+from training.data.lerobot.writing.encoded_frames import EncodedFrames, encode_frames
 from training.data.lerobot.writing.metadata_files import (
     EpisodeRecord,
     write_episodes,
@@ -101,21 +102,22 @@ class DatasetWriter:
     def add_episode(
         self,
         columns: Mapping[str, Shaped[np.ndarray, "frames dim"]],
-        frames: Mapping[str, UInt8[np.ndarray, "frames height width 3"]],
+        frames: Mapping[str, UInt8[np.ndarray, "frames height width 3"] | EncodedFrames],
         task: str,
     ) -> None:
-        """Append one episode.
+        """Append one episode; cameras that are stored as images may be encoded already (`encode_frames`).
 
         Raises:
             DatasetInvalid: a key is missing or too much, or a shape or length disagrees with the features.
         """
         length = self._check(columns, frames)
         record_columns = {**columns, **self._bookkeeping(length, task)}
-        stored = {key: part for key, part in frames.items() if key not in self._videos}
+        stored = {key: _encoded(part) for key, part in frames.items() if key not in self._videos}
         data_place = self._data.add(len(self._episodes), record_columns, stored)
         video_places = {key: video.add(len(self._episodes), frames[key]) for key, video in self._videos.items()}
         start = int(record_columns["index"][0, 0])
-        statistics = self._count(record_columns, frames)
+        colours = {key: stored[key].colours if key in stored else _colours(part) for key, part in frames.items()}
+        statistics = self._count(record_columns, colours)
         self._episodes.append(
             EpisodeRecord(len(self._episodes), task, start, length, data_place, video_places, statistics)
         )
@@ -166,15 +168,15 @@ class DatasetWriter:
             "task_index": np.full_like(frame, self._tasks.setdefault(task, len(self._tasks))),
         }
 
-    def _count(self, columns: Mapping[str, np.ndarray], frames: Mapping[str, np.ndarray]) -> dict[str, Statistics]:
+    def _count(
+        self, columns: Mapping[str, np.ndarray], colours: Mapping[str, ColourHistogram]
+    ) -> dict[str, Statistics]:
         """The episode's statistics in the order of the features; what they are made of is kept for the whole."""
         statistics: dict[str, Statistics] = {}
         for key, feature in self.features.items():
             if feature.is_camera:
-                histogram = ColourHistogram()
-                histogram.add(frames[key])
-                self.histograms[key] += histogram
-                statistics[key] = histogram.statistics()
+                self.histograms[key] += colours[key]
+                statistics[key] = colours[key].statistics()
             else:
                 self._columns.setdefault(key, []).append(columns[key])
                 statistics[key] = number_statistics(columns[key])
@@ -188,7 +190,7 @@ class DatasetWriter:
             for key, feature in self.features.items()
         }
 
-    def _check(self, columns: Mapping[str, np.ndarray], frames: Mapping[str, np.ndarray]) -> int:
+    def _check(self, columns: Mapping[str, np.ndarray], frames: Mapping[str, np.ndarray | EncodedFrames]) -> int:
         given, episode = {**columns, **frames}, len(self._episodes)
         wanted = {key: feature for key, feature in self.features.items() if key not in _BOOKKEEPING}
         if set(given) != set(wanted):
@@ -202,6 +204,16 @@ class DatasetWriter:
                     f"Episode {episode} has {key!r} of shape {given[key].shape[1:]}, but the dataset {feature.shape}."
                 )
         return next(iter(lengths.values()))
+
+
+def _encoded(frames: np.ndarray | EncodedFrames) -> EncodedFrames:
+    return frames if isinstance(frames, EncodedFrames) else encode_frames(frames)
+
+
+def _colours(frames: np.ndarray) -> ColourHistogram:
+    colours = ColourHistogram()
+    colours.add(frames)
+    return colours
 
 
 def check_output(out: Path, overwrite: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -30,7 +32,8 @@ def prepare_in_order(jobs: Sequence[PartJob], workers: int) -> Iterator[Iterator
         yield map(prepare_part, jobs)
         return
     # Spawned, not forked: a fork of a process with threads may hang.
-    pool = ProcessPoolExecutor(min(workers, todo), mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, todo), mp_context=context, initializer=_end_with_parent)
     try:
         yield pool.map(prepare_part, jobs)
     except BrokenProcessPool as error:
@@ -40,3 +43,15 @@ def prepare_in_order(jobs: Sequence[PartJob], workers: int) -> Iterator[Iterator
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A worker whose conversion was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()

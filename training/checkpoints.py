@@ -17,19 +17,26 @@ import orbax.checkpoint as ocp
 from policy_protocol.errors import ChunkwireError
 from training.experiment import Experiment
 from training.pi05.checkpoint.assets_item import AssetsHandler, SaveAssets
-from training.pi05.checkpoint.step_directory import EXPERIMENT_FILE, Assets, write_assets
+from training.pi05.checkpoint.step_directory import EXPERIMENT_FILE, Assets, steps_in, write_assets
 from training.pi05.checkpoint.weights import as_saved
 from training.pi05.listing import counted
 from training.pi05.model.params import flatten, unflatten
+from training.retention import Retention
 from training.train_state import TrainState
 
-__all__ = ["CannotResume", "RunCheckpoints"]
+__all__ = ["CannotResume", "RunCheckpoints", "SaveFailed"]
 
 
 class CannotResume(ChunkwireError):
     """There is nothing to resume, or what is there belongs to another model."""
 
     code = "cannot_resume"
+
+
+class SaveFailed(ChunkwireError):
+    """A step could not be written, most often for want of room; the steps before it are whole."""
+
+    code = "save_failed"
 
 
 class RunCheckpoints:
@@ -40,7 +47,7 @@ class RunCheckpoints:
         assets: what goes beside the weights of every step; the spec's run id and step are filled in.
         experiment: what the run computes, written beside them.
         run_id: of the run.
-        keep: how many of the latest steps stay.
+        keep: how many of the latest steps stay, beside the best and those of `keep_every`.
     """
 
     def __init__(self, directory: Path, assets: Assets, experiment: Experiment, run_id: str, keep: int = 3) -> None:
@@ -53,7 +60,9 @@ class RunCheckpoints:
                 "params": ocp.PyTreeCheckpointHandler(),
                 "train_state": ocp.PyTreeCheckpointHandler(),
             },
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=False),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=Retention(directory, keep, experiment.keep_every), create=False
+            ),
         )
 
     def __enter__(self) -> RunCheckpoints:
@@ -62,7 +71,11 @@ class RunCheckpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._manager.close()
+        try:
+            self._manager.close()
+        except Exception as failure:  # of a save in the background; what ended the run is told before it
+            if error is None:
+                raise self._failed(failure) from failure
 
     @property
     def latest(self) -> int | None:
@@ -71,19 +84,25 @@ class RunCheckpoints:
         return step
 
     def save(self, state: TrainState) -> int:
-        """Start saving; the directory N holds the state after N + 1 updates. Returns N."""
+        """Start saving; the directory N holds the state after N + 1 updates. Returns N.
+
+        Raises:
+            SaveFailed: this save could not begin, or the one before it could not be finished.
+        """
         step = int(state.step) - 1
         items = ocp.args.Composite(
             assets=SaveAssets(functools.partial(self._write_assets, step)),
             params=ocp.args.PyTreeSave(as_saved(state.served_params)),
             train_state=ocp.args.PyTreeSave(_saved_state(state)),
         )
-        self._manager.save(step, args=items)
+        with self._failure_told():
+            self._manager.save(step, args=items)
         return step
 
     def wait(self) -> None:
-        """Until everything started is on disk."""
-        self._manager.wait_until_finished()
+        """Until everything started is on disk. Raises `SaveFailed`."""
+        with self._failure_told():
+            self._manager.wait_until_finished()
 
     def restore(self, template: TrainState) -> TrainState:
         """The newest state. The template gives the shapes, and may give shardings: it needs no arrays (`eval_shape`).
@@ -108,6 +127,22 @@ class RunCheckpoints:
         with _damage_told(folder):
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         return _restored_state(template, restored["train_state"], restored["params"])
+
+    @contextmanager
+    def _failure_told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as failure:  # orbax and tensorstore raise a dozen kinds for a disk that takes no more
+            raise self._failed(failure) from failure
+
+    def _failed(self, failure: Exception) -> SaveFailed:
+        directory = self._manager.directory
+        steps = steps_in(Path(directory))
+        kept = f"Step {steps[-1]} is whole" if steps else "No step is saved yet"
+        return SaveFailed(
+            f"A step could not be saved in {directory} ({str(failure)[:200]}). {kept}. Make room on the disk, then "
+            f"{'go on with --resume' if steps else 'start anew with --overwrite'}."
+        )
 
     def _write_assets(self, step: int, folder: Path) -> None:
         spec = self._assets.spec

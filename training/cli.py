@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 from policy_protocol.errors import ChunkwireError, did_you_mean
+from training.commands.check import check_command
 from training.commands.convert import convert_command
+from training.commands.export import export_command
 from training.commands.merge import merge_command
 from training.commands.stats import stats_command
 from training.experiment import ExperimentInvalid
@@ -25,11 +27,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Train a policy: `train EXPERIMENT --exp-name NAME`. The verbs below prepare its dataset.",
 )
-_VERBS = ("run", "list", "convert", "stats", "merge")
+_VERBS = ("run", "list", "convert", "check", "stats", "merge", "export")
 
 app.command("convert")(convert_command)
+app.command("check")(check_command)
 app.command("stats")(stats_command)
 app.command("merge")(merge_command)
+app.command("export")(export_command)
 
 
 @app.command("run")
@@ -52,6 +56,11 @@ def run_command(
         list[str] | None,
         typer.Option(help="Pattern of leaves that may start at random though --init has others. Repeatable."),
     ] = None,
+    ignore_check: Annotated[
+        list[str] | None,
+        typer.Option(help="Train in spite of what this check finds in the dataset, see `train check`. Repeatable."),
+    ] = None,
+    wandb: Annotated[bool, typer.Option("--wandb", help="Also log to Weights & Biases.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete a run of that name and start anew.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
 ) -> None:
@@ -69,7 +78,15 @@ def run_command(
 
     use_compile_cache()
     try:
-        step = train(configured, exp_name, runs, overwrite=overwrite, resume=resume)
+        step = train(
+            configured,
+            exp_name,
+            runs,
+            overwrite=overwrite,
+            resume=resume,
+            ignore_checks=ignore_check or (),
+            wandb=wandb,
+        )
     except KeyboardInterrupt:
         print("train: interrupted before a step was done; frames that were decoded are kept.", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -81,19 +81,29 @@ class Experiment:
     """Steps of a chunk that a client runs before it asks again."""
     denoising_steps: int = 10
     seed: int = 42
+    held_out: float = 0.0
+    """Share of each dataset's episodes to keep out of training and to validate on; 0 for none."""
+    validate_every: int = 1_000
+    """Steps between validations on the held-out episodes; the last step is always validated."""
     save_every: int = 1_000
-    """Steps between checkpoints; the last step is always saved."""
+    """Steps between checkpoints; the last step is always saved. Three stay, and the best by validation loss."""
+    keep_every: int | None = None
+    """Steps between the checkpoints that stay for good, a multiple of `save_every`; None for none."""
     log_every: int = 10
     """Steps between lines of `metrics.jsonl`."""
 
     def __post_init__(self) -> None:
         if self.normalization is None:  # filled in at once, so that what a run saves is explicit
             object.__setattr__(self, "normalization", "quantile" if self.model.pi05 else "zscore")
-        for name in ("batch_size", "steps", "save_every", "log_every", "denoising_steps"):
+        for name in ("batch_size", "steps", "save_every", "log_every", "validate_every", "denoising_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.init_fresh and not self.init:
             raise ValueError("init_fresh (--init-fresh) says what init (--init) may lack, but there is no init.")
+        if self.keep_every is not None and (self.keep_every < 1 or self.keep_every % self.save_every):
+            raise ValueError(f"keep_every {self.keep_every} is not a multiple of save_every {self.save_every}.")
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out must be at least 0 and below 1, not {self.held_out}.")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative: {self.seed}.")
         if not 0 <= self.optimizer.warmup_steps < self.decay_steps:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from training.data import Dataset, Loader, compute_norm_stats, default_cache_root, fingerprint, open_frame_cache
+from training.check import check_before_training
+from training.data import Loader, MixedLoader, default_cache_root, open_data
 from training.experiment import Experiment
 from training.pi05.checkpoint.step_directory import Assets
 from training.pi05.transforms.observation import ObservationTransform, trained_prompt_lengths
@@ -22,7 +24,9 @@ class Inputs:
     """A run's data, and the transform that makes samples of it."""
 
     assets: Assets
-    loader: Loader
+    loader: Loader | MixedLoader
+    validation: Loader | MixedLoader | None
+    """Over the held-out episodes; None when there are none."""
     transform: SampleTransform
 
     def samples(self, step: int) -> Samples:
@@ -36,17 +40,23 @@ class Inputs:
         return RunFacts(self.assets.spec.policy.dataset_fingerprint, tokenizer)
 
 
-def open_inputs(experiment: Experiment, run: str) -> Inputs:
-    """Open an experiment's dataset and decode its frames, unless that is done.
+def open_inputs(experiment: Experiment, run: str, ignore_checks: Collection[str] | None = ()) -> Inputs:
+    """Open an experiment's dataset, check it and decode its frames, unless that is done.
+
+    Args:
+        ignore_checks: names of checks whose errors do not stop the run; None checks nothing.
 
     Raises:
+        DatasetUnsound: a check found an error.
         ChunkwireError: the dataset or the tokenizer is not there, is damaged, or does not fit the model.
     """
-    dataset = Dataset(experiment.dataset)
+    data = open_data([experiment.dataset], seed=experiment.seed, held_out=experiment.held_out)
     tokenizer = Tokenizer.load(experiment.tokenizer)
     check_vocabulary(tokenizer, experiment.model.vocabulary)
-    norm_stats = compute_norm_stats(dataset)
-    spec = build_spec(experiment, dataset, norm_stats, fingerprint(dataset), run)
+    for dataset in data.mixture.datasets if ignore_checks is not None else ():
+        check_before_training(dataset, experiment.model.action_horizon, ignore_checks or ())
+    norm_stats = data.norm_stats()
+    spec = build_spec(experiment, data.mixture, norm_stats, data.mixture.fingerprint, run)
     observation = ObservationTransform(spec, experiment.model, norm_stats, tokenizer)
     prompt_length = trained_prompt_lengths(spec, tokenizer, experiment.model.max_token_len)[-1]
     wire_keys = {camera.key.removeprefix(WIRE_PREFIX): camera.key for camera in spec.observation.cameras}
@@ -54,15 +64,12 @@ def open_inputs(experiment: Experiment, run: str) -> Inputs:
         observation, wire_keys, prompt_length, experiment.mask_padded_steps, experiment.mask_padded_dimensions
     )
     assets = Assets(experiment.asset_id, norm_stats, spec, tokenizer)
-    return Inputs(assets, _open_loader(experiment, dataset), transform)
-
-
-def _open_loader(experiment: Experiment, dataset: Dataset) -> Loader:
     side = experiment.model.vision.image_size
-    return Loader(
-        dataset,
-        open_frame_cache(dataset, default_cache_root(), height=side, width=side),
+    loaders = data.loaders(
+        default_cache_root(),
+        height=side,
+        width=side,
         action_horizon=experiment.model.action_horizon,
         batch_size=experiment.batch_size,
-        seed=experiment.seed,
     )
+    return Inputs(assets, loaders.train, loaders.validation, transform)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
@@ -14,18 +15,28 @@ from training.experiment import Experiment
 from training.init_report import report_lines, write_report
 from training.initial_params import InitialParams
 from training.inputs import Inputs, open_inputs
-from training.observer import Observer, open_observers
+from training.observer import Observer
 from training.pi05.model.params import param_shapes, unflatten
 from training.run_directory import begin_run, check_run, run_directory
 from training.step_clock import StepClock
 from training.stop_signal import Stopped, StopSignal
+from training.telemetry import open_observers
 from training.train_state import TrainState, init_state
 from training.train_step import make_train_step
 
 __all__ = ["Diverged", "train"]
 
 
-def train(experiment: Experiment, run: str, base: Path, *, overwrite: bool = False, resume: bool = False) -> Path:
+def train(
+    experiment: Experiment,
+    run: str,
+    base: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    ignore_checks: Collection[str] = (),
+    wandb: bool = False,
+) -> Path:
     """Train an experiment; returns the last step directory.
 
     Args:
@@ -34,6 +45,8 @@ def train(experiment: Experiment, run: str, base: Path, *, overwrite: bool = Fal
         base: where runs go.
         overwrite: delete a run of that name first.
         resume: go on from its newest checkpoint; the losses are those of an uninterrupted run.
+        ignore_checks: names of checks of the dataset whose errors do not stop the run. A resumed run is not checked.
+        wandb: also log to Weights & Biases.
 
     Raises:
         ChunkwireError: the dataset, the weights, the run's folder or the settings are not usable, or the run diverged
@@ -43,7 +56,7 @@ def train(experiment: Experiment, run: str, base: Path, *, overwrite: bool = Fal
     directory = run_directory(base, experiment, run)
     check_run(directory, experiment, overwrite=overwrite, resume=resume)
     initial = None if resume else InitialParams.plan(experiment)
-    inputs = open_inputs(experiment, run)
+    inputs = open_inputs(experiment, run, None if resume else ignore_checks)
     key = jax.random.key(experiment.seed)
     state = _state_shapes(experiment) if initial is None else _first_state(experiment, initial, key)
     facts = begin_run(directory, experiment, inputs.facts, overwrite=overwrite, resume=resume)
@@ -52,7 +65,11 @@ def train(experiment: Experiment, run: str, base: Path, *, overwrite: bool = Fal
             state = checkpoints.restore(state)
         else:
             write_report(initial, directory)
-        with open_observers(experiment, inputs, directory, int(state.step)) as observers, StopSignal() as stop:
+        first, run_id = int(state.step), facts.run_id
+        with (
+            open_observers(experiment, inputs, directory, first, run_id=run_id, wandb=wandb) as observers,
+            StopSignal() as stop,
+        ):
             _run(experiment, inputs, state, key, checkpoints, directory, observers, stop)
         checkpoints.wait()
         return directory / str(checkpoints.latest)

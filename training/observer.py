@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
 
-from training.experiment import Experiment
-from training.inputs import Inputs
-from training.progress import TrainingProgress
-from training.run_directory import MetricsLog
 from training.train_state import TrainState
 
-__all__ = ["Observer", "Observers", "Record", "open_observers"]
+__all__ = ["Observer", "Observers", "Record"]
 
 Record: TypeAlias = Mapping[str, float]
 """A line of `metrics.jsonl`: `step`, what the update computed, and what the steps since the last line took."""
@@ -77,34 +72,3 @@ class Observers(Observer):
         with contextlib.ExitStack() as stack:  # one that fails to close keeps no other open
             for observer in self._observers:
                 stack.callback(observer.close)
-
-
-def open_observers(experiment: Experiment, inputs: Inputs, directory: Path, first: int) -> Observers:
-    """Everybody who hears of a run that begins with step `first`."""
-    return Observers([_Lines(MetricsLog(directory, first)), _Watched(experiment, first)])
-
-
-class _Lines(Observer):
-    def __init__(self, log: MetricsLog) -> None:
-        self._log = log
-
-    def logged(self, record: Record) -> None:
-        self._log.write(dict(record))
-
-    def close(self) -> None:
-        self._log.close()
-
-
-class _Watched(Observer):
-    def __init__(self, experiment: Experiment, first: int) -> None:
-        self._progress = TrainingProgress(experiment.name, first, experiment.steps)
-        self._progress.__enter__()
-
-    def logged(self, record: Record) -> None:
-        self._progress.show(record)
-
-    def say(self, text: str) -> None:
-        self._progress.say(text)
-
-    def close(self) -> None:
-        self._progress.__exit__(None, None, None)

@@ -23,7 +23,7 @@ __all__ = ["MetricsLog", "RunExists", "RunFacts", "begin_run", "check_run", "run
 _RUN_FILE = "run.json"
 _METRICS_FILE = "metrics.jsonl"
 _MAY_CHANGE = frozenset(
-    {"steps", "save_every", "log_every", "dataset", "tokenizer"}
+    {"steps", "save_every", "log_every", "validate_every", "keep_every", "dataset", "tokenizer"}
     | {f"optimizer.{name}" for name in ("peak_lr", "end_lr", "warmup_steps", "decay_steps")}
 )
 """Settings that a resumed run may have otherwise than it began. Paths may move: what they hold is in `RunFacts`."""
@@ -143,10 +143,11 @@ def _check_facts(directory: Path, facts: RunFacts) -> RunFacts:
 
 
 class MetricsLog:
-    """`metrics.jsonl`: one line a logged step, flushed as it is written; what is beyond a resumed step is dropped."""
+    """`metrics.jsonl`, or another file of that kind: one line a logged step, flushed as it is written; what is beyond a
+    resumed step is dropped."""
 
-    def __init__(self, directory: Path, from_step: int) -> None:
-        path = directory / _METRICS_FILE
+    def __init__(self, directory: Path, from_step: int, file: str = _METRICS_FILE) -> None:
+        path = directory / file
         kept = []
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

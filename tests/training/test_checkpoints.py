@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import resource
 import shutil
+from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from training.checkpoints import CannotResume, RunCheckpoints
+from training.checkpoints import CannotResume, RunCheckpoints, SaveFailed
 from training.experiment import Experiment
 from training.pi05.checkpoint.step_directory import Assets
 from training.pi05.checkpoint.weights import read_params
@@ -235,3 +238,49 @@ def test_an_optimizer_of_another_kind_is_told_by_its_leaves(run, assets, experim
         f"{run}/700/train_state does not fit this experiment. "
         "1 of the wrong shape: opt_state/1/2/count is (), expected (3,). " + RESUME_ADVICE
     )
+
+
+@contextmanager
+def no_room_for_files_beyond(size):
+    """What a full disk is to a writer: writes fail halfway."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def saved_to_the_end(checkpoints, state):
+    checkpoints.save(state)
+    checkpoints.wait()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of writes given up
+def test_a_disk_that_is_full_during_a_save_leaves_the_step_before_to_go_on_from(
+    tmp_path, run, assets, experiment, state
+):
+    shutil.copytree(run, tmp_path / "run")
+    later = state.replace(step=state.step + 100)
+    with RunCheckpoints(tmp_path / "run", assets, experiment, "run") as checkpoints:
+        with no_room_for_files_beyond(50_000), pytest.raises(SaveFailed) as error:
+            saved_to_the_end(checkpoints, later)
+    assert error.value.message.startswith(f"A step could not be saved in {tmp_path}/run (")
+    assert error.value.message.endswith("). Step 700 is whole. Make room on the disk, then go on with --resume.")
+    back = restored(tmp_path / "run", assets, experiment, jax.eval_shape(lambda: state))
+    assert int(back.step) == 701
+
+
+def test_the_best_step_and_every_so_many_stay_beside_the_latest(tmp_path, assets, experiment, state):
+    params = {"w": jnp.ones(2)}
+    opt_state = optimizer(experiment.optimizer, experiment.decay_steps).init(params)
+    small = TrainState(jnp.int32(0), params, opt_state, None)
+    losses = {1: 0.5, 2: 0.1, 3: 0.4}
+    lines = [json.dumps({"step": step, "loss": loss}) + "\n" for step, loss in losses.items()]
+    (tmp_path / "validation.jsonl").write_text("".join(lines))
+    kept = dataclasses.replace(experiment, save_every=1, keep_every=5)
+    with RunCheckpoints(tmp_path, assets, kept, "run", keep=1) as checkpoints:
+        for step in range(8):
+            checkpoints.save(small.replace(step=jnp.int32(step + 1)))
+        checkpoints.wait()
+    assert sorted(int(child.name) for child in tmp_path.iterdir() if child.is_dir()) == [2, 4, 7]

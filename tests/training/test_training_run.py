@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
+from training.check import DatasetUnsound
 from training.checkpoints import CannotResume
 from training.data import Dataset
 from training.data.errors import DatasetInvalid
@@ -85,7 +86,7 @@ def computed(run):
 def test_a_run_leaves_openpis_layout_with_all_that_a_policy_is(whole):
     run = whole.parent
     assert whole.name == "5"
-    assert sorted(child.name for child in run.iterdir() if child.is_dir()) == ["2", "5"]
+    assert sorted(child.name for child in run.iterdir() if child.is_dir()) == ["2", "5", "tensorboard"]
     assert {"_CHECKPOINT_METADATA", "params", "train_state", "assets"} <= {child.name for child in whole.iterdir()}
     assets = {str(path.relative_to(whole / "assets")) for path in (whole / "assets").rglob("*") if path.is_file()}
     assert {"policy_spec.json", "tokenizer.model", "maniskill/norm_stats.json"} <= assets
@@ -105,6 +106,30 @@ def test_every_step_is_logged_with_what_it_cost(whole):
         assert line["samples_per_second"] == pytest.approx(2 / line["step_seconds"], rel=1e-6)
         assert 0 <= line["data_wait_share"] <= 1
     assert lines[0]["learning_rate"] == pytest.approx(1e-3 / 2)
+
+
+def test_held_out_episodes_are_validated_on_every_so_often_and_after_the_last_step(experiment, runs):
+    held_out = override(experiment, ["held_out=0.3", "validate_every=4", "steps=5"])
+    run = train(held_out, "validated", runs).parent
+    lines = [json.loads(line) for line in (run / "validation.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3, 4]
+    for line in lines:
+        assert np.isfinite(line["loss"])
+        errors, mean = (
+            [line[f"{part}/action_{index}"] for index in range(7)] for part in ("action_error", "mean_action")
+        )
+        assert min(errors) > 0
+        assert min(mean) > 0
+    assert lines[0]["loss"] != lines[1]["loss"]
+    assert lines[0]["mean_action/action_0"] == lines[1]["mean_action/action_0"]
+
+
+def test_a_dataset_in_which_a_check_finds_an_error_is_not_trained_on(experiment, runs):
+    with pytest.raises(DatasetUnsound) as error:
+        train(override(experiment, ["model.action_horizon=20"]), "unsound", runs)
+    assert "short-episodes: 3 of 3 episodes are shorter than the action horizon of 20" in error.value.message
+    assert error.value.message.endswith("To train on it as it is: --ignore-check short-episodes")
+    assert not (runs / NAME / "unsound").exists()
 
 
 def test_a_checkpoint_is_a_policy_for_the_datasets_own_frames(whole, lerobot_dataset):

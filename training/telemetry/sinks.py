@@ -1,0 +1,90 @@
+"""Where numbers and pictures go to be looked at while a run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+from tensorboardX import SummaryWriter
+
+from policy_protocol.errors import ChunkwireError
+
+__all__ = ["Sink", "SinkMissing", "TensorBoard", "WeightsAndBiases"]
+
+
+class SinkMissing(ChunkwireError):
+    """A place to log to whose package is not installed."""
+
+    code = "sink_missing"
+
+
+class Sink(Protocol):
+    """Takes what a run tells."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers by name, such as `train/loss`, after a step."""
+
+    def image(self, step: int, name: str, picture: UInt8[np.ndarray, "height width 3"]) -> None:
+        """A picture."""
+
+    def close(self) -> None:
+        """Write what is not yet written."""
+
+
+class TensorBoard:
+    """Event files in `<run>/tensorboard`, for `tensorboard --logdir`.
+
+    Args:
+        directory: the run's folder.
+        first: step that the run begins or goes on with; what an earlier part told of later steps is not shown.
+    """
+
+    def __init__(self, directory: Path, first: int) -> None:
+        self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=first or None)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def image(self, step: int, name: str, picture: UInt8[np.ndarray, "height width 3"]) -> None:
+        self._writer.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run of Weights & Biases, in the project `chunkwire`; WANDB_MODE=offline writes to the run's folder alone.
+
+    Args:
+        directory: the run's folder.
+        name: of the run, `experiment/run`.
+        run_id: a resumed run goes on under the same one.
+        settings: of the experiment.
+
+    Raises:
+        SinkMissing: `wandb` is not installed.
+    """
+
+    def __init__(self, directory: Path, name: str, run_id: str, settings: Mapping[str, Any]) -> None:
+        try:
+            import wandb  # heavy, and wanted by few
+        except ImportError as error:
+            raise SinkMissing("--wandb needs the package wandb: pip install wandb, or leave --wandb out.") from error
+        self._wandb = wandb
+        self._run = wandb.init(
+            project="chunkwire", name=name, id=run_id, resume="allow", dir=str(directory), config=dict(settings)
+        )
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def image(self, step: int, name: str, picture: UInt8[np.ndarray, "height width 3"]) -> None:
+        self._run.log({name: self._wandb.Image(picture)}, step=step)
+
+    def close(self) -> None:
+        self._run.finish()

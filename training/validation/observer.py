@@ -1,0 +1,59 @@
+"""Validation every so many steps: a line of `validation.jsonl`, and a few words for the person who watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from training.observer import Observer
+from training.retention import VALIDATION_FILE
+from training.run_directory import MetricsLog
+from training.train_state import TrainState
+from training.validation.validator import Validation, Validator
+
+__all__ = ["ValidationObserver"]
+
+
+class ValidationObserver(Observer):
+    """Validates the weights that would be served, every `every` steps and after the last.
+
+    Args:
+        validator: measures.
+        directory: the run's folder.
+        first: step that the run begins or goes on with.
+        last: the run's last step.
+        every: steps between two validations.
+        told: hear of each result as a flat record with its step.
+    """
+
+    def __init__(
+        self,
+        validator: Validator,
+        directory: Path,
+        first: int,
+        last: int,
+        every: int,
+        told: Callable[[Mapping[str, float]], None],
+    ) -> None:
+        self._validator, self._last, self._every, self._told = validator, last, every, told
+        self._log = MetricsLog(directory, first, VALIDATION_FILE)
+
+    def stepped(self, step: int, state: TrainState) -> None:
+        if (step + 1) % self._every == 0 or step == self._last:
+            self._record(step, self._validator(state.served_params))
+
+    def close(self) -> None:
+        self._log.close()
+
+    def _record(self, step: int, validation: Validation) -> None:
+        record = {"step": step, **validation.record()}
+        self._log.write(record)
+        self._told(record)
+
+
+def validation_line(record: Mapping[str, float]) -> str:
+    """A validation for a person."""
+    return (
+        f"validation after step {int(record['step'])}: loss {record['loss']:.4f}, action error "
+        f"{record['against_best']:.0%} of the best trivial policy's"
+    )

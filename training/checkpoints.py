@@ -223,7 +223,13 @@ def _restored_state(template: TrainState, saved: _SavedState, served: dict[str, 
     averages = template.ema_params is not None
     opt_state = jax.tree.unflatten(jax.tree.structure(template.opt_state), jax.tree.leaves(saved.opt_state))
     params = _without_value(saved.params) if averages else served_params
-    return TrainState(saved.step, params, opt_state, served_params if averages else None)
+    return TrainState(saved.step, params, opt_state, _averaged(template, served_params) if averages else None)
+
+
+def _averaged(template: TrainState, served_params: Any) -> Any:
+    """Without the frozen leaves, which are served as they are."""
+    trained = flatten(template.ema_params)
+    return unflatten({path: leaf for path, leaf in flatten(served_params).items() if path in trained})
 
 
 def _with_value(tree: Any) -> Any:

@@ -14,6 +14,7 @@ from policy_protocol.errors import ChunkwireError, did_you_mean
 from training.commands.check import check_command
 from training.commands.convert import convert_command
 from training.commands.export import export_command
+from training.commands.list_experiments import list_command
 from training.commands.merge import merge_command
 from training.commands.stats import stats_command
 from training.experiment import ExperimentInvalid
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 _VERBS = ("run", "list", "convert", "check", "stats", "merge", "export")
 
+app.command("list")(list_command)
 app.command("convert")(convert_command)
 app.command("check")(check_command)
 app.command("stats")(stats_command)
@@ -91,16 +93,6 @@ def run_command(
         print("train: interrupted before a step was done; frames that were decoded are kept.", file=sys.stderr)
         raise typer.Exit(130) from None
     print(f"Trained. Serve it: serve --checkpoint {step}")
-
-
-@app.command("list")
-def list_command() -> None:
-    """List the experiments."""
-    from training.experiments import experiment_names, find_experiment
-
-    for name in experiment_names():
-        experiment = find_experiment(name)
-        print(f"{name:<44} batch {experiment.batch_size}, {experiment.steps} steps, {experiment.dataset}")
 
 
 def main() -> None:

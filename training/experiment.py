@@ -1,7 +1,6 @@
 """An experiment: everything that decides what a training run computes, as one frozen value.
 
-It is saved in the run's folder and its facts in each checkpoint's spec. Experiments live one to a file in
-`training/experiments/`.
+It is saved in the run's folder and its facts in each checkpoint's spec. Those that ship are in `training/experiments/`.
 """
 
 from __future__ import annotations
@@ -77,6 +76,14 @@ class Experiment:
     init_fresh: tuple[str, ...] = ()
     """Patterns of leaves that start at random where `init` has none of that shape; LoRA's that it lacks always may. A
     star stands for any letters, slashes too."""
+    freeze: tuple[str, ...] | None = None
+    """Patterns of leaves that stay as they start, in bfloat16 and without optimizer state; of those that match a leaf
+    the last decides, and a `!` in front lets go. None freezes what openpi does: of a transformer with LoRA all but the
+    factors."""
+    accumulate_steps: int = 1
+    """Parts that a batch is computed in, one after the other; the update is that of the whole batch."""
+    fsdp_devices: int | None = None
+    """Devices that a copy of the state is cut over; None takes all of one host's. The batch is cut over all devices."""
     execution_horizon: int = 10
     """Steps of a chunk that a client runs before it asks again."""
     denoising_steps: int = 10
@@ -95,9 +102,23 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.normalization is None:  # filled in at once, so that what a run saves is explicit
             object.__setattr__(self, "normalization", "quantile" if self.model.pi05 else "zscore")
-        for name in ("batch_size", "steps", "save_every", "log_every", "validate_every", "denoising_steps"):
+        for name in (
+            "batch_size",
+            "steps",
+            "save_every",
+            "log_every",
+            "validate_every",
+            "denoising_steps",
+            "accumulate_steps",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.fsdp_devices is not None and self.fsdp_devices < 1:
+            raise ValueError(f"fsdp_devices must be at least 1 or null, not {self.fsdp_devices}.")
+        if self.batch_size % self.accumulate_steps:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of accumulate_steps {self.accumulate_steps}."
+            )
         if self.init_fresh and not self.init:
             raise ValueError("init_fresh (--init-fresh) says what init (--init) may lack, but there is no init.")
         if self.keep_every is not None and (self.keep_every < 1 or self.keep_every % self.save_every):

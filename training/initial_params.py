@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from training.experiment import Experiment, ExperimentInvalid
+from training.freezing import Freezing
 from training.pi05.checkpoint.base_weights import BaseWeights, open_base_weights
 from training.pi05.checkpoint.finite import non_finite
 from training.pi05.checkpoint.step_directory import CheckpointInvalid
@@ -26,6 +27,7 @@ from training.pi05.model.params import (
     param_shapes,
     unflatten,
 )
+from training.pi05.placement import Shardings, whole_on
 
 __all__ = ["InitialParams"]
 
@@ -35,6 +37,7 @@ class InitialParams:
     """Which leaf comes from where, decided before anything is read."""
 
     model: ModelConfig
+    freezing: Freezing
     base: BaseWeights | None
     """None starts from scratch."""
     taken: tuple[str, ...]
@@ -52,8 +55,9 @@ class InitialParams:
             ExperimentInvalid: a pattern of `init_fresh` matches no leaf.
         """
         expected = param_shapes(experiment.model)
+        freezing = Freezing.of(experiment)
         if not experiment.init:
-            return cls(experiment.model, None, (), tuple(expected))
+            return cls(experiment.model, freezing, None, (), tuple(expected))
         _check_patterns(experiment.init_fresh, expected)
         base = open_base_weights(experiment.init, vision_heads=experiment.model.vision.heads)
         held = {path for path, leaf in base.shapes.items() if path in expected and leaf.shape == expected[path].shape}
@@ -62,22 +66,32 @@ class InitialParams:
         _check(base, expected, fresh, experiment)
         return cls(
             experiment.model,
+            freezing,
             base,
             tuple(path for path in expected if path not in fresh),
             tuple(path for path in expected if path in fresh),
         )
 
-    def make(self, key: PRNGKeyArray) -> PyTree[Array]:
-        """The parameters in float32, each leaf restored straight to the device or made there, and none of them twice.
+    def make(self, key: PRNGKeyArray, shardings: Shardings | None = None) -> PyTree[Array]:
+        """The parameters in float32, frozen ones in bfloat16.
+
+        Each leaf is restored straight to its devices or made there, and none of them twice.
+
+        Args:
+            shardings: where each leaf goes; the first device takes all when None.
 
         Raises:
             CheckpointInvalid: the base is damaged, or holds NaN or infinity (names the leaves).
         """
+        shardings = shardings or whole_on(jax.devices()[0])
         if self.base is None:
-            return init_params(self.model, key)
-        taken = self.base.read(self.taken, jnp.float32, _on_one_device)
+            return self.freezing.stored(unflatten(_fresh_leaves(self.model, key, self.fresh, shardings)))
+        taken = {}
+        for dtype in (jnp.float32, jnp.bfloat16):
+            paths = [path for path in self.taken if self.freezing.dtype(path) == dtype]
+            taken |= self.base.read(paths, dtype, shardings)
         _check_finite(taken, self.base.source)
-        return unflatten({**taken, **_fresh_leaves(self.model, key, self.fresh)})
+        return self.freezing.stored(unflatten({**taken, **_fresh_leaves(self.model, key, self.fresh, shardings)}))
 
 
 def _may_be_fresh(path: str, patterns: Sequence[str]) -> bool:
@@ -111,18 +125,18 @@ def _advice(base: BaseWeights, model: ModelConfig) -> str:
     return f"A PaliGemma has no action expert: let it start fresh with {flags}."
 
 
-def _on_one_device(path: str, shape: tuple[int, ...]) -> jax.sharding.Sharding:
-    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
-
-
-def _fresh_leaves(model: ModelConfig, key: PRNGKeyArray, paths: Collection[str]) -> dict[str, Array]:
+def _fresh_leaves(
+    model: ModelConfig, key: PRNGKeyArray, paths: Collection[str], shardings: Shardings
+) -> dict[str, Array]:
     """Those leaves of `init_params` alone: the compiler drops what makes the others."""
 
     def make(key: PRNGKeyArray) -> dict[str, Array]:
         made = flatten(init_params(model, key))
         return {path: made[path] for path in paths}
 
-    return jax.jit(make)(key) if paths else {}
+    shapes = param_shapes(model)
+    placed = {path: shardings(path, shapes[path].shape) for path in paths}
+    return jax.jit(make, out_shardings=placed)(key) if paths else {}
 
 
 def _check_finite(leaves: Mapping[str, Array], source: str) -> None:

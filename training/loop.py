@@ -16,12 +16,11 @@ from training.init_report import report_lines, write_report
 from training.initial_params import InitialParams
 from training.inputs import Inputs, open_inputs
 from training.observer import Observer
-from training.pi05.model.params import param_shapes, unflatten
 from training.run_directory import begin_run, check_run, run_directory
 from training.step_clock import StepClock
 from training.stop_signal import Stopped, StopSignal
 from training.telemetry import open_observers
-from training.train_state import TrainState, init_state
+from training.train_state import TrainState, init_state, state_shapes
 from training.train_step import make_train_step
 
 __all__ = ["Diverged", "train"]
@@ -58,7 +57,7 @@ def train(
     initial = None if resume else InitialParams.plan(experiment)
     inputs = open_inputs(experiment, run, None if resume else ignore_checks)
     key = jax.random.key(experiment.seed)
-    state = _state_shapes(experiment) if initial is None else _first_state(experiment, initial, key)
+    state = state_shapes(experiment) if initial is None else _first_state(experiment, initial, key)
     facts = begin_run(directory, experiment, inputs.facts, overwrite=overwrite, resume=resume)
     with RunCheckpoints(directory, inputs.assets, experiment, facts.run_id) as checkpoints:
         if initial is None:
@@ -81,11 +80,6 @@ def _first_state(experiment: Experiment, initial: InitialParams, key: jax.Array)
     state = init_state(experiment, initial.make(jax.random.fold_in(key, 2**31 - 1)))
     # Restored leaves are bound to their device and made ones are not: of one kind, or the step is compiled twice.
     return jax.device_put(state, jax.devices()[0])
-
-
-def _state_shapes(experiment: Experiment) -> TrainState:
-    """What a restored state must look like, without a second one in memory."""
-    return jax.eval_shape(lambda params: init_state(experiment, params), unflatten(param_shapes(experiment.model)))
 
 
 def _run(

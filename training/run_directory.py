@@ -24,9 +24,11 @@ _RUN_FILE = "run.json"
 _METRICS_FILE = "metrics.jsonl"
 _MAY_CHANGE = frozenset(
     {"steps", "save_every", "log_every", "validate_every", "keep_every", "dataset", "tokenizer"}
+    | {"accumulate_steps", "fsdp_devices", "model.remat", "model.remat_policy"}
     | {f"optimizer.{name}" for name in ("peak_lr", "end_lr", "warmup_steps", "decay_steps")}
 )
-"""Settings that a resumed run may have otherwise than it began. Paths may move: what they hold is in `RunFacts`."""
+"""Settings that a resumed run may have otherwise than it began. Paths may move: what they hold is in `RunFacts`. How
+a step is laid out over time and devices changes its numbers by no more than rounding."""
 
 
 class RunExists(ChunkwireError):

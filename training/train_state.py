@@ -11,24 +11,30 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from training.experiment import Experiment, OptimizerConfig
+from training.freezing import Freezing
+from training.pi05.model.params import flatten, param_shapes, unflatten
 
-__all__ = ["TrainState", "init_state", "learning_rate", "optimizer"]
+__all__ = ["TrainState", "init_state", "learning_rate", "optimizer", "state_shapes"]
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Parameters, optimizer state and averaged parameters, all float32."""
+    """Parameters, optimizer state and averaged parameters: float32, frozen parameters bfloat16."""
 
     step: Int[Array, ""]
     """Updates done so far."""
     params: PyTree[Float[Array, "..."]]
     opt_state: Any
+    """Of the leaves that train."""
     ema_params: PyTree[Float[Array, "..."]] | None
-    """Averaged weights, the ones that are served; None when averaging is off."""
+    """Averaged weights of the leaves that train, the ones that are served; None when averaging is off."""
 
     @property
     def served_params(self) -> PyTree[Float[Array, "..."]]:
-        """The weights that a checkpoint's `params` holds."""
-        return self.params if self.ema_params is None else self.ema_params
+        """The weights that a checkpoint's `params` holds: the averaged ones and the frozen ones."""
+        if self.ema_params is None:
+            return self.params
+        averaged = flatten(self.ema_params)
+        return unflatten({path: averaged.get(path, leaf) for path, leaf in flatten(self.params).items()})
 
 
 def learning_rate(config: OptimizerConfig, decay_steps: int) -> optax.Schedule:
@@ -52,7 +58,14 @@ def optimizer(config: OptimizerConfig, decay_steps: int) -> optax.GradientTransf
 
 def init_state(experiment: Experiment, params: PyTree[Float[Array, "..."]]) -> TrainState:
     """The state before the first update."""
-    averaged = None if experiment.optimizer.ema_decay is None else jax.tree.map(jnp.array, params)
-    return TrainState(
-        jnp.int32(0), params, optimizer(experiment.optimizer, experiment.decay_steps).init(params), averaged
-    )
+    freezing = Freezing.of(experiment)
+    params = freezing.stored(params)
+    trainable = freezing.trainable(params)
+    averaged = None if experiment.optimizer.ema_decay is None else jax.tree.map(jnp.array, trainable)
+    opt_state = optimizer(experiment.optimizer, experiment.decay_steps).init(trainable)
+    return TrainState(jnp.int32(0), params, opt_state, averaged)
+
+
+def state_shapes(experiment: Experiment) -> TrainState:
+    """Shapes and types of a state, without the memory of one."""
+    return jax.eval_shape(lambda params: init_state(experiment, params), unflatten(param_shapes(experiment.model)))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,19 +13,29 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from training.augment import augment
 from training.experiment import Experiment
-from training.pi05.model.flow import flow_loss
+from training.freezing import Freezing
+from training.pi05.model.flow import flow_loss_at, sample_noise_and_time
 from training.pi05.model.params import flatten
 from training.pi05.model.pi import ModelInput, PiModel
 from training.samples import Samples
 from training.train_state import TrainState, learning_rate, optimizer
 
-__all__ = ["make_loss", "make_train_step"]
+__all__ = ["Metrics", "TrainStep", "make_gradients", "make_loss", "make_train_step", "make_update"]
 
 _NOT_KERNELS = {"bias", "scale", "pos_embedding", "input_embedding"}
 
 Metrics: TypeAlias = Mapping[str, Float[Array, ""]]
 Loss: TypeAlias = Callable[[PyTree[Array], PRNGKeyArray, Samples], Float[Array, ""]]
+Gradients: TypeAlias = Callable[[PyTree[Array], PRNGKeyArray, Samples], tuple[Float[Array, ""], PyTree[Array]]]
 TrainStep: TypeAlias = Callable[[TrainState, PRNGKeyArray, Samples], tuple[TrainState, Metrics]]
+
+
+class _Drawn(flax.struct.PyTreeNode):
+    """Samples with all that is random of a step."""
+
+    samples: Samples
+    noise: Float[Array, "batch action_horizon action_dim"]
+    t: Float[Array, "batch"]
 
 
 def make_loss(experiment: Experiment) -> Loss:
@@ -32,30 +43,31 @@ def make_loss(experiment: Experiment) -> Loss:
 
     The key gives augmentation, noise and times, as openpi splits it.
     """
-    model = PiModel(experiment.model)
+    error = _weighted_error(experiment)
 
     def loss(params: PyTree[Array], step_key: PRNGKeyArray, samples: Samples) -> Float[Array, ""]:
-        inputs = _augmented(samples.inputs, step_key) if experiment.augment else samples.inputs
-        squared = flow_loss(model, params, step_key, inputs, samples.actions)
-        return jnp.sum(squared * samples.weights) / jnp.sum(samples.weights)
+        return error(params, _draw(experiment, step_key, samples)) / jnp.sum(samples.weights)
 
     return loss
 
 
-def make_train_step(experiment: Experiment) -> TrainStep:
-    """The jitted update of an experiment. The state is donated; the key is the run's, the step is folded in here."""
-    loss_and_gradients = jax.value_and_grad(make_loss(experiment))
+def make_update(experiment: Experiment) -> TrainStep:
+    """The update of an experiment, for `jax.jit`. The key is the run's, the step is folded in here."""
+    freezing = Freezing.of(experiment)
+    loss_and_gradients = make_gradients(experiment)
     transform = optimizer(experiment.optimizer, experiment.decay_steps)
     schedule = learning_rate(experiment.optimizer, experiment.decay_steps)
     decay = experiment.optimizer.ema_decay
 
     def step(state: TrainState, key: PRNGKeyArray, samples: Samples) -> tuple[TrainState, Metrics]:
         loss, gradients = loss_and_gradients(state.params, jax.random.fold_in(key, state.step), samples)
-        updates, opt_state = transform.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        trainable = freezing.trainable(state.params)
+        updates, opt_state = transform.update(gradients, state.opt_state, trainable)
+        trainable = optax.apply_updates(trainable, updates)
         averaged = state.ema_params
         if decay is not None:
-            averaged = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, averaged, params)
+            averaged = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, averaged, trainable)
+        params = freezing.join(trainable, state.params)
         metrics = {
             "loss": loss,
             "grad_norm": optax.global_norm(gradients),
@@ -64,16 +76,69 @@ def make_train_step(experiment: Experiment) -> TrainStep:
         }
         return TrainState(state.step + 1, params, opt_state, averaged), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    return step
+
+
+def make_train_step(experiment: Experiment) -> TrainStep:
+    """The jitted update of an experiment where its state and samples are; the state is donated."""
+    return jax.jit(make_update(experiment), donate_argnums=0)
+
+
+def make_gradients(experiment: Experiment) -> Gradients:
+    """The loss of `make_loss` and its gradient for the leaves that train, however many parts they are computed in."""
+    error, freezing, parts = _weighted_error(experiment), Freezing.of(experiment), experiment.accumulate_steps
+
+    def compute(params: PyTree[Array], step_key: PRNGKeyArray, samples: Samples) -> tuple[Array, PyTree[Array]]:
+        drawn, total = _draw(experiment, step_key, samples), jnp.sum(samples.weights)
+
+        def share(trainable: PyTree[Array], part: _Drawn) -> Float[Array, ""]:
+            return error(freezing.join(trainable, params), part) / total
+
+        trainable = freezing.trainable(params)
+        if parts == 1:
+            return jax.value_and_grad(share)(trainable, drawn)
+
+        def add(sums: Any, part: _Drawn) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, sums, jax.value_and_grad(share)(trainable, part)), None
+
+        zeros = (jnp.float32(0), jax.tree.map(jnp.zeros_like, trainable))
+        return jax.lax.scan(add, zeros, jax.tree.map(lambda leaf: _parted(leaf, parts), drawn))[0]
+
+    return compute
+
+
+def _parted(leaf: Array, parts: int) -> Array:
+    """(batch, …) as (parts, batch / parts, …). Every part takes rows from all over the batch: cut over devices, each
+    device has its share of each part already."""
+    return leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]).swapaxes(0, 1)
+
+
+def _weighted_error(experiment: Experiment) -> Callable[[PyTree[Array], _Drawn], Float[Array, ""]]:
+    model = PiModel(experiment.model)
+
+    def error(params: PyTree[Array], drawn: _Drawn) -> Float[Array, ""]:
+        samples = drawn.samples
+        squared = flow_loss_at(model, params, samples.inputs, samples.actions, drawn.noise, drawn.t)
+        return jnp.sum(squared * samples.weights)
+
+    return error
+
+
+def _draw(experiment: Experiment, step_key: PRNGKeyArray, samples: Samples) -> _Drawn:
+    if experiment.augment:
+        samples = samples.replace(inputs=_augmented(samples.inputs, step_key))
+    return _Drawn(samples, *sample_noise_and_time(step_key, samples.actions.shape))
 
 
 def _kernel_norm(params: PyTree[Array]) -> Float[Array, ""]:
     """openpi's `param_norm`: of the kernels alone, without biases, norms' scales and embeddings."""
     leaves = flatten(params).items()
-    return optax.global_norm([leaf for path, leaf in leaves if path.rsplit("/", 1)[-1] not in _NOT_KERNELS])
+    kernels = [leaf for path, leaf in leaves if path.rsplit("/", 1)[-1] not in _NOT_KERNELS]
+    return optax.global_norm([kernel.astype(jnp.float32) for kernel in kernels])
 
 
 def _augmented(inputs: ModelInput, step_key: PRNGKeyArray) -> ModelInput:
-    """The images changed by the first of the three keys that `flow_loss` splits from a step's; it leaves that one."""
+    """The images changed by the first of the three keys that `sample_noise_and_time` splits from a step's; it leaves
+    that one."""
     images_key, _, _ = jax.random.split(step_key, 3)
     return inputs.replace(images=augment(images_key, inputs.images))

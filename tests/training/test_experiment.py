@@ -13,6 +13,7 @@ from training.experiments import experiment_names, find_experiment
 from training.pi05.model.config import GemmaConfig, SigLIPConfig, preset
 from training.pi05.model.params import count_params, param_shapes
 from training.pi05.transforms.tokenizer import Tokenizer
+from training.train_state import learning_rate
 
 SMALL = find_experiment("pi05_maniskill_stackcube_small")
 
@@ -22,7 +23,23 @@ def test_every_shipped_experiment_carries_its_files_name_and_builds(name):
     experiment = find_experiment(name)
     assert experiment.name == name
     assert count_params(param_shapes(experiment.model)) > 1_000_000
-    assert Tokenizer.load(experiment.tokenizer).vocabulary <= experiment.model.vocabulary
+
+
+@pytest.mark.parametrize("task", ["stackcube", "pickcube", "pushcube", "pullcube", "placesphere", "peginsertionside"])
+@pytest.mark.parametrize(("family", "batch_size"), [("pi05", 128), ("pi0", 256)])
+def test_each_task_has_a_full_a_lora_and_a_small_experiment_of_both_families(family, batch_size, task):
+    name = f"{family}_maniskill_{task}"
+    full, lora, small = (find_experiment(name + variant) for variant in ("", "_lora", "_small"))
+    assert {full.dataset, lora.dataset, small.dataset} == {f"datasets/{task}"}
+    assert full.model == dataclasses.replace(preset(family), action_horizon=20)
+    assert (full.batch_size, full.init) == (batch_size, f"gs://openpi-assets/checkpoints/{family}_base/params")
+    schedule = full.optimizer
+    assert (schedule.warmup_steps, schedule.peak_lr, schedule.clip_norm, schedule.ema_decay) == (10_000, 5e-5, 1, 0.999)
+    assert learning_rate(schedule, full.decay_steps)(full.steps) == pytest.approx(5e-5)
+    assert lora.model == dataclasses.replace(preset(f"{family}_lora"), action_horizon=20)
+    assert (lora.optimizer.ema_decay, lora.init) == (None, full.init)
+    assert small.model == preset(f"{family}_small")
+    assert Tokenizer.load(small.tokenizer).vocabulary <= small.model.vocabulary
 
 
 def test_an_experiment_survives_its_json():
@@ -74,6 +91,17 @@ def test_of_two_settings_of_one_field_the_last_counts():
         ("optimizer.peak_lr=fast", "--set: The field 'optimizer.peak_lr' must be a number, not 'fast'."),
         ("normalization=minmax", "--set: The field 'normalization' must be one of 'quantile', 'zscore', not 'minmax'."),
         ("batch_size=0", "The settings are not valid: batch_size must be at least 1, not 0."),
+        ("accumulate_steps=0", "The settings are not valid: accumulate_steps must be at least 1, not 0."),
+        (
+            "accumulate_steps=5",
+            "The settings are not valid: batch_size 32 is not a multiple of accumulate_steps 5.",
+        ),
+        ("fsdp_devices=0", "The settings are not valid: fsdp_devices must be at least 1 or null, not 0."),
+        (
+            "model.remat_policy=some",
+            "--set: The field 'model.remat_policy' must be one of 'nothing_saveable', "
+            "'dots_with_no_batch_dims_saveable', 'dots_saveable', not 'some'.",
+        ),
         ("seed=-1", "The settings are not valid: seed must not be negative: -1."),
         (
             "execution_horizon=17",

@@ -32,10 +32,12 @@ def train(monkeypatch, capsys, tmp_path):
 
 def test_list_names_every_experiment_with_its_size(train):
     code, out, _ = train("list")
-    lines = out.splitlines()
+    title, *lines = (line.split() for line in out.splitlines())
     assert code == 0
-    assert [line.split()[0] for line in lines] == list(experiment_names())
-    assert f"{NAME:<44} batch 32, 600 steps, datasets/stackcube" in lines
+    assert title == ["name", "model", "parameters", "batch", "steps", "dataset"]
+    assert [line[0] for line in lines] == list(experiment_names())
+    assert [NAME, "pi05", "2.5M", "32", "600", "datasets/stackcube"] in lines
+    assert ["pi0_maniskill_pickcube_lora", *["pi0", "+", "LoRA", "3.29B", "32", "30,000", "datasets/pickcube"]] in lines
 
 
 def test_an_unknown_experiment_is_one_plain_line(train):

@@ -14,7 +14,7 @@ from training.experiment import Experiment, OptimizerConfig
 from training.pi05.model.params import flatten
 from training.samples import Samples
 from training.train_state import TrainState, optimizer
-from training.train_step import make_loss, make_train_step
+from training.train_step import make_gradients, make_loss, make_train_step
 
 QUICK = {"xla_cpu_use_fusion_emitters": False}
 """A third of the time in the compiler, where these tests spend theirs."""
@@ -137,3 +137,35 @@ def test_augmentation_changes_the_images_by_the_first_of_the_steps_three_keys(ti
     )
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
     assert abs(float(loss - plain)) > 1e-4
+
+
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(tiny_pi05):
+    """Noise and times are those of the whole batch, and weights count over all of it."""
+    samples, key = samples_of(tiny_pi05), jax.random.key(3)
+    weights = np.random.default_rng(0).uniform(size=samples.weights.shape).astype(np.float32)
+    samples = samples.replace(weights=weights)
+    size, reports = len(weights), []
+    for parts in (1, size):
+        experiment = experiment_of(tiny_pi05, batch_size=size, accumulate_steps=parts)
+        gradients = jax.jit(make_gradients(experiment)).lower(tiny_pi05.params, key, samples).compile(QUICK)
+        reports.append(jax.device_get(gradients(tiny_pi05.params, key, samples)))
+    (loss, whole), (loss_in_parts, in_parts) = reports
+    assert size > 1
+    assert loss_in_parts == pytest.approx(loss, rel=1e-5)
+    for expected, found in zip(*map(jax.tree.leaves, (whole, in_parts)), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4 * max(np.abs(expected).max(), 1e-3))
+
+
+def test_what_recomputed_blocks_keep_is_chosen_by_the_policy(tiny_pi05):
+    """Bytes that wait for the backward pass, from nothing to everything."""
+
+    def kept(**settings):
+        experiment = experiment_of(tiny_pi05)
+        experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, **settings))
+        loss, key, samples = make_loss(experiment), jax.random.key(0), samples_of(tiny_pi05)
+        backward = jax.eval_shape(lambda params: jax.vjp(lambda p: loss(p, key, samples), params)[1], tiny_pi05.params)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(backward))
+
+    policies = ("nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable")
+    nothing, weights, products = (kept(remat=True, remat_policy=policy) for policy in policies)
+    assert nothing < weights < products < kept(remat=False)

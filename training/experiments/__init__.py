@@ -1,9 +1,11 @@
-"""The experiments that ship, one to a file; the file's `EXPERIMENT` is found by its name."""
+"""The experiments that ship: each file here holds a suite's as `EXPERIMENTS`, and they are found by their names."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
+from collections.abc import Mapping
 
 from policy_protocol.errors import did_you_mean
 from training.experiment import Experiment, ExperimentInvalid
@@ -13,7 +15,7 @@ __all__ = ["experiment_names", "find_experiment"]
 
 def experiment_names() -> tuple[str, ...]:
     """Names of all experiments, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return tuple(sorted(_by_name()))
 
 
 def find_experiment(name: str) -> Experiment:
@@ -22,9 +24,14 @@ def find_experiment(name: str) -> Experiment:
     Raises:
         ExperimentInvalid: there is none; offers the closest.
     """
-    if name not in experiment_names():
+    if name not in _by_name():
         raise ExperimentInvalid(
             f"Unknown experiment {name!r}.{did_you_mean(name, experiment_names())} See them all: train list."
         )
-    experiment: Experiment = importlib.import_module(f"{__name__}.{name}").EXPERIMENT
-    return experiment
+    return _by_name()[name]
+
+
+@functools.cache
+def _by_name() -> Mapping[str, Experiment]:
+    suites = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    return {experiment.name: experiment for suite in suites for experiment in suite.EXPERIMENTS}

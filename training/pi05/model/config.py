@@ -15,6 +15,7 @@ from policy_protocol.spec import Family
 __all__ = ["SLOTS", "GemmaConfig", "ModelConfig", "SigLIPConfig", "UnknownPreset", "preset", "without_lora"]
 
 _Dtype: TypeAlias = Literal["bfloat16", "float32"]
+_RematPolicy: TypeAlias = Literal["nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable"]
 
 SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """openpi's names of the camera views, in the order in which their tokens enter the prefix.
@@ -104,6 +105,9 @@ class ModelConfig:
     """Compute type of both towers; the projections of actions, time and state follow their inputs."""
     remat: bool = True
     """Recompute each block's activations in the backward pass: a third more arithmetic, a fraction of the memory."""
+    remat_policy: _RematPolicy = "nothing_saveable"
+    """What a recomputed block keeps nevertheless, by jax's name: nothing, as openpi; its products with weights; or all
+    of its products, those of attention too."""
 
     def __post_init__(self) -> None:
         _check_positive(self)
@@ -113,6 +117,15 @@ class ModelConfig:
             raise ValueError(f"the language model and the expert must share {', '.join(different)}.")
         if self.dtype not in get_args(_Dtype):
             raise ValueError(f"dtype must be {' or '.join(get_args(_Dtype))}, not {self.dtype}.")
+        if self.remat_policy not in get_args(_RematPolicy):
+            raise ValueError(
+                f"remat_policy must be one of {', '.join(get_args(_RematPolicy))}, not {self.remat_policy}."
+            )
+
+    @property
+    def saved_in_blocks(self) -> str | None:
+        """Name of the policy by which blocks are recomputed; None where they are not."""
+        return self.remat_policy if self.remat else None
 
     @property
     def pi05(self) -> bool:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from training.pi05.model.modulation import Modulations
 from training.pi05.model.pi import ModelInput, PiModel
 
-__all__ = ["denoise", "denoising_times", "flow_loss", "flow_loss_at", "sample_time"]
+__all__ = ["denoise", "denoising_times", "flow_loss", "flow_loss_at", "sample_noise_and_time", "sample_time"]
 
 Params = PyTree[Array]
 
@@ -37,9 +37,15 @@ def flow_loss(
 
     The key is split as openpi splits it (augmentation, noise, time), so the same key gives the same loss.
     """
+    return flow_loss_at(model, params, inputs, actions, *sample_noise_and_time(key, actions.shape))
+
+
+def sample_noise_and_time(
+    key: PRNGKeyArray, shape: tuple[int, int, int]
+) -> tuple[Float[Array, "batch action_horizon action_dim"], Float[Array, "batch"]]:
+    """Noise and times of a batch of actions, from the second and third of the keys that openpi splits a step's into."""
     _, noise_key, time_key = jax.random.split(key, 3)
-    noise = jax.random.normal(noise_key, actions.shape)
-    return flow_loss_at(model, params, inputs, actions, noise, sample_time(time_key, actions.shape[0]))
+    return jax.random.normal(noise_key, shape), sample_time(time_key, shape[0])
 
 
 def flow_loss_at(

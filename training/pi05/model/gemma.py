@@ -14,10 +14,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from training.pi05.model.attention import AttentionKernel, apply_rope, attend
+from training.pi05.model.batch_cut import keep_batch_cut
 from training.pi05.model.config import GemmaConfig
 from training.pi05.model.modulation import Modulations
 from training.pi05.model.norm import Modulation, RMSNorm
 from training.pi05.model.projections import Einsum, FeedForward
+from training.pi05.model.remat import recomputed
 
 __all__ = ["Gemma", "KVCache", "LayerCache"]
 
@@ -96,6 +98,7 @@ class _Block(nn.Module):
         mask: Bool[Array, "batch #tokens keys"],
         conditioning: Float[Array, "batch cond_width"] | tuple[Modulation, Modulation] | None,
     ) -> tuple[Streams, LayerCache]:
+        streams = [None if x is None else keep_batch_cut(x) for x in streams]
         before_attention, before_ffw = conditioning if isinstance(conditioning, tuple) else (conditioning, conditioning)
         normed, gates = self._norm("pre_attention_norm", streams, before_attention)
         attended, cache = _Attention(self.configs, self.kernel, name="attn")(normed, positions, mask, cache)
@@ -136,7 +139,8 @@ class Gemma(nn.Module):
     adaptive: tuple[bool, ...]
     vocabulary: int
     dtype: jnp.dtype
-    remat: bool
+    remat: str | None
+    """What the recomputed blocks keep (a name of `jax.checkpoint_policies`); None recomputes nothing."""
     unrolled: bool = False
     kernel: AttentionKernel = "plain"
 
@@ -147,7 +151,7 @@ class Gemma(nn.Module):
             self.layers = [_Block(self.configs, self.adaptive, self.kernel) for _ in range(depth)]
         else:
             blocks: Any = nn.scan(
-                nn.remat(_Block, prevent_cse=False) if self.remat else _Block,
+                recomputed(_Block, self.remat),
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
                 in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),

@@ -61,9 +61,9 @@ class _PaliGemma(nn.Module):
 
     def setup(self) -> None:
         c, dtype = self.config, jnp.dtype(self.config.dtype)
-        self.img = SigLIP(c.vision, c.language.width, dtype, c.remat, self.unrolled)
+        self.img = SigLIP(c.vision, c.language.width, dtype, c.saved_in_blocks, self.unrolled)
         experts, adaptive = (c.language, c.expert), (False, c.pi05)
-        self.llm = Gemma(experts, adaptive, c.vocabulary, dtype, c.remat, self.unrolled, self.kernel)
+        self.llm = Gemma(experts, adaptive, c.vocabulary, dtype, c.saved_in_blocks, self.unrolled, self.kernel)
 
 
 class PiModel(nn.Module):

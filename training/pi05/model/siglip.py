@@ -9,7 +9,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from training.pi05.model.batch_cut import keep_batch_cut
 from training.pi05.model.config import SigLIPConfig
+from training.pi05.model.remat import recomputed
 
 __all__ = ["SigLIP"]
 
@@ -32,6 +34,7 @@ class _EncoderBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "image tokens width"], _: None
     ) -> tuple[Float[Array, "image tokens width"], None]:
+        x = keep_batch_cut(x)
         y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x)
         attention = nn.MultiHeadDotProductAttention(
             self.config.heads, dtype=self.dtype, deterministic=True, name="MultiHeadDotProductAttention_0"
@@ -44,7 +47,7 @@ class _EncoderBlock(nn.Module):
 class _Encoder(nn.Module):
     config: SigLIPConfig
     dtype: jnp.dtype
-    remat: bool
+    remat: str | None
     unrolled: bool
 
     @nn.compact
@@ -58,7 +61,7 @@ class _Encoder(nn.Module):
 
     def _scanned(self, x: Float[Array, "image tokens width"]) -> tuple[Float[Array, "image tokens width"], None]:
         blocks = nn.scan(
-            nn.remat(_EncoderBlock, prevent_cse=False) if self.remat else _EncoderBlock,
+            recomputed(_EncoderBlock, self.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.config.depth,
@@ -77,7 +80,7 @@ class SigLIP(nn.Module):
     config: SigLIPConfig
     output_width: int
     dtype: jnp.dtype
-    remat: bool
+    remat: str | None
     unrolled: bool = False
     """Layers with weights of their own each (see Gemma)."""
 

@@ -236,7 +236,7 @@ def test_every_output_has_openpis_type(run, tiny, openpi_data):
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_inside_the_vision_tower_every_block_is_openpis(tiny, recorded, precision):
     config, dtype = tiny.config, PRECISIONS[precision][1]
-    tower = SigLIP(config.vision, config.language.width, jnp.dtype(dtype), remat=False, unrolled=True)
+    tower = SigLIP(config.vision, config.language.width, jnp.dtype(dtype), remat=None, unrolled=True)
     params = unflatten(unroll(flatten(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tiny.params))))
     pixels = jnp.asarray(recorded["in/image_u8/base_0_rgb"], jnp.float32) / 255.0 * 2.0 - 1.0
     run = jax.jit(lambda params, pixels: tower.apply({"params": params}, pixels, capture_intermediates=True)[1])

@@ -1,5 +1,0 @@
-"""PegInsertionSide-v1 with the small Pi0.5: two cameras, its own prompt, ManiSkill's delta end-effector actions."""
-
-from training.small import small_pi05
-
-EXPERIMENT = small_pi05("peginsertionside")

@@ -31,6 +31,10 @@ class Policy(Protocol):
 
     spec: PolicySpec
 
+    @property
+    def redials(self) -> int:
+        """How often a lost connection was made anew."""
+
     def infer(
         self,
         observation: Observation,
@@ -138,7 +142,7 @@ class PolicyClient:
 
         Returns:
             Actions (action_horizon, action_dim) in physical units, (N, action_horizon, action_dim) with `batch` N.
-            Its timing has the server's numbers and `round_trip_ms`, measured here.
+            Its timing has the server's numbers and `round_trip_ms`: all that the caller waited, measured here.
 
         Raises:
             DeadlineExceeded: there was no answer by the deadline.
@@ -147,6 +151,7 @@ class PolicyClient:
             ProtocolViolation: the reply belongs to no request, has the wrong shape or is not finite.
             ChunkwireError: the error that the server answered with, such as `InvalidObservation` or `Overloaded`.
         """
+        began = time.perf_counter()
         patience = Patience(deadline_ms, noise_seed is not None, self._connect_timeout, self._reply_timeout)
         if self.jpeg_quality is not None:
             observation = with_jpeg(observation, self.spec, self.jpeg_quality, batch is not None)
@@ -157,7 +162,7 @@ class PolicyClient:
             left_ms = None if left_s is None else math.ceil(1e3 * left_s)
             request = self._exchange.ask(observation, noise_seed, episode, batch, left_ms)
             try:
-                return self._ask(link, request, patience)
+                return _timed(self._ask(link, request, patience), began)
             except Overloaded as error:
                 full.append(error)
                 if len(full) >= self._servers.live:  # each was asked, for they take turns
@@ -166,6 +171,11 @@ class PolicyClient:
             except (LinkLost, Draining) as error:
                 self._servers.lost(link, "it is shutting down" if isinstance(error, Draining) else "connection lost")
                 patience.turned_away(error)
+
+    @property
+    def redials(self) -> int:
+        """How often a lost connection was made anew: each time, what answers may be another process."""
+        return self._servers.redials
 
     def steps(self) -> tuple[int, ...]:
         """Steps of the run, ascending, that every server can load now.
@@ -231,9 +241,8 @@ class PolicyClient:
     def _ask(self, link: Link, request: InferRequest, patience: Patience) -> ActionChunk:
         left_s = patience.left_s()
         timeout_s = self._reply_timeout if left_s is None else min(self._reply_timeout, left_s)
-        began = time.perf_counter()
         try:
-            chunk = self._exchange.settle(request, link.ask(request, timeout_s))
+            return self._exchange.settle(request, link.ask(request, timeout_s))
         except TimeoutError as error:
             if timeout_s == left_s:  # a timer may fire a little before the clock says so
                 raise patience.too_late() from error
@@ -245,4 +254,8 @@ class PolicyClient:
         except (ProtocolViolation, KeyboardInterrupt):  # its next reply could be a stale one
             self._servers.lost(link, "it broke the protocol")
             raise
-        return replace(chunk, timing={**chunk.timing, "round_trip_ms": 1000 * (time.perf_counter() - began)})
+
+
+def _timed(chunk: ActionChunk, began: float) -> ActionChunk:
+    """With the milliseconds since `began`: waiting for room, for a new connection and for a JPEG included."""
+    return replace(chunk, timing={**chunk.timing, "round_trip_ms": 1000 * (time.perf_counter() - began)})

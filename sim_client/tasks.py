@@ -9,7 +9,22 @@ from types import MappingProxyType
 from policy_protocol.errors import did_you_mean
 from sim_client.errors import UnknownEnvironment
 
-__all__ = ["TASKS", "Task", "task"]
+__all__ = ["PANDA_CONTROL_MODES", "TASKS", "Task", "task"]
+
+PANDA_CONTROL_MODES = (
+    "pd_joint_delta_pos",
+    "pd_joint_pos",
+    "pd_ee_delta_pos",
+    "pd_ee_delta_pose",
+    "pd_ee_pose",
+    "pd_joint_target_delta_pos",
+    "pd_ee_target_delta_pos",
+    "pd_ee_target_delta_pose",
+    "pd_joint_vel",
+    "pd_joint_pos_vel",
+    "pd_joint_delta_pos_vel",
+)
+"""Controllers of the `panda` robots, by ManiSkill's names; a test holds them against ManiSkill's own list."""
 
 
 @dataclass(frozen=True)

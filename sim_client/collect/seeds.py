@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from sim_client.collect.parts import Parts
-from sim_client.crew.workshop import Crew, Finished, Lost, Ready
+from sim_client.crew.workshop import Crew, Lost, Made, Ready
 from sim_client.errors import CollectionError
 
 __all__ = ["seeds_from"]
@@ -37,12 +37,13 @@ def seeds_from(
         if isinstance(event, Ready):
             parts.description = event.facts
             continue
-        busy.discard(event.job)
-        if isinstance(event, Finished):
+        if isinstance(event, Made):
             if isinstance(event.result, CollectionError):
                 raise event.result
             yield event.job, event.result
-        elif isinstance(event, Lost) and event.job in crashed:
+            continue
+        busy.discard(event.job)
+        if isinstance(event, Lost) and event.job in crashed:
             yield event.job, f"it failed two workers, the second time because {event.reason}"
-        elif event.job is not None:
+        elif isinstance(event, Lost) and event.job is not None:
             crashed.add(event.job)

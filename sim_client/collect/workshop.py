@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,8 +46,11 @@ class _DemonstrationBench:
     def facts(self) -> SimulatorDescription:
         return SimulatorDescription.of(self.simulator)
 
-    def work(self, seed: int) -> str | CollectionError | None:
+    def work(self, seed: int) -> Iterator[str | CollectionError | None]:
         """None for a demonstration on disk, else the reason why there is none, or why there can be no other either."""
+        yield self._collect(seed)
+
+    def _collect(self, seed: int) -> str | CollectionError | None:
         from sim_client.collect.attempt import attempt
 
         try:

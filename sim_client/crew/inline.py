@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sim_client.crew.workshop import Event, Finished, OnNote, Ready, Workbench, Workshop
+from sim_client.crew.workshop import Event, Finished, Made, OnNote, Ready, Workbench, Workshop
 
 __all__ = ["InlineCrew"]
 
@@ -31,7 +31,8 @@ class InlineCrew:
         self._bench = self._workshop.open(tell)
         yield Ready(0, self._bench.facts)
         while (job := take()) is not None:
-            yield Finished(0, job, self._bench.work(job))
+            yield from (Made(0, job, result) for result in self._bench.work(job))
+            yield Finished(0, job)
 
     def stop(self) -> None:
         """See `Crew.stop`."""

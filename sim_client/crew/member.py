@@ -68,7 +68,7 @@ class Member:
         """The next message, or None when the process is dead."""
         try:
             return self.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # the end of the pipe, or of half a message
             return None
 
     def end(self) -> None:

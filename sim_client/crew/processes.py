@@ -11,15 +11,15 @@ from typing import Any
 
 from sim_client.crew import worker
 from sim_client.crew.member import Member
-from sim_client.crew.workshop import Event, Finished, Lost, OnNote, Ready, Workshop
+from sim_client.crew.workshop import Event, Finished, Lost, Made, OnNote, Ready, Workshop
 from sim_client.errors import WorkersFailed
 
-__all__ = ["SILENCE_S", "ProcessCrew"]
+__all__ = ["MOST_CRASHES", "SILENCE_S", "ProcessCrew"]
 
 SILENCE_S = 180.0
 """A worker that gives no sign of life for so long is taken for hung: planning takes 1 to 4 s, a rendered step 0.5 s."""
 
-_MAX_CRASHES = 6
+MOST_CRASHES = 6
 """Crashes in a row, three jobs tried twice, after which the machine is taken to be at fault."""
 
 
@@ -31,10 +31,19 @@ class ProcessCrew:
         directory: where their logs go.
         size: number of processes.
         silence_s: how long a worker at work may give no sign of life before it is taken for hung.
+        most_crashes: so many in a row, without a result in between, end the run.
     """
 
-    def __init__(self, workshop: Workshop, directory: Path, size: int, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self,
+        workshop: Workshop,
+        directory: Path,
+        size: int,
+        silence_s: float = SILENCE_S,
+        most_crashes: int = MOST_CRASHES,
+    ) -> None:
         self._workshop, self._directory, self._silence_s = workshop, directory, silence_s
+        self._most_crashes = most_crashes
         self._threads = max(1, (os.cpu_count() or 1) // size)
         self._crashes = 0
         self._members = [self._hire(number) for number in range(size)]
@@ -93,9 +102,12 @@ class ProcessCrew:
         if kind == worker.READY:
             member.ready = True
             return Ready(number, content[0])
+        if kind == worker.MADE:
+            self._crashes = 0
+            return Made(number, member.job, content[0])
         if kind == worker.DONE:
-            job, member.job, self._crashes = member.job, None, 0
-            return Finished(number, job, content[0])
+            job, member.job = member.job, None
+            return Finished(number, job)
         if content[0] is not None:
             on_note(number, content[0])
         return None
@@ -103,10 +115,11 @@ class ProcessCrew:
     def _bury(self, number: int, member: Member, reason: str) -> Lost:
         member.end()
         self._crashes += 1
-        if self._crashes >= _MAX_CRASHES:
+        if self._crashes >= self._most_crashes:
             raise WorkersFailed(
                 f"Worker processes failed {self._crashes} times in a row, the last time because {reason}. "
-                f"Their output is in {member.log}. With too little memory, pass --workers 1."
+                f"Their output is in {member.log}."
+                + (" With too little memory, pass --workers 1." if len(self._members) > 1 else "")
             )
         self._members[number] = self._hire(number)
         return Lost(number, member.job, reason)

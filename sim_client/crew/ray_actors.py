@@ -6,13 +6,15 @@ work is going. Every machine needs this project and the simulator installed.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from policy_protocol.errors import ChunkwireError
-from sim_client.crew.workshop import Event, Finished, Lost, OnNote, Ready, Workbench, Workshop
+from sim_client.crew.processes import MOST_CRASHES, SILENCE_S
+from sim_client.crew.workshop import Event, Finished, Lost, Made, OnNote, Ready, Workbench, Workshop
 from sim_client.errors import InvalidOption, WorkersFailed
 
 __all__ = ["RayCrew"]
@@ -20,11 +22,8 @@ __all__ = ["RayCrew"]
 _LOOK_S = 1.0
 """Seconds between two looks at what the actors tell."""
 
-_START_S = 600.0
-"""Limit for an actor's start: the cluster may have to make room, and the simulator loads from a cold disk."""
-
-_MAX_CRASHES = 6
-"""Crashes in a row after which the cluster is taken to be at fault."""
+_START_S = math.inf
+"""Limit for an actor's start: the cluster may have to make room first, for as long as others use it."""
 
 
 class RayCrew:
@@ -35,14 +34,23 @@ class RayCrew:
         size: number of actors.
         address: of the cluster, such as `auto` or `ray://head:10001`; None starts one on this machine.
         silence_s: how long an actor at work may give no sign of life before it is taken for hung.
+        most_crashes: so many in a row, without a result in between, end the run.
 
     Raises:
         InvalidOption: Ray is not installed, or there is no cluster at `address`.
     """
 
-    def __init__(self, workshop: Workshop, size: int, address: str | None, silence_s: float) -> None:
+    def __init__(
+        self,
+        workshop: Workshop,
+        size: int,
+        address: str | None,
+        silence_s: float = SILENCE_S,
+        most_crashes: int = MOST_CRASHES,
+    ) -> None:
         self._ray = _connect(address, size)
-        self._workshop, self._silence_s = workshop, silence_s
+        self._workshop, self._silence_s, self._most_crashes = workshop, silence_s, most_crashes
+        size = max(1, min(size, int(self._ray.cluster_resources().get("CPU", size))))
         self._crashes = 0
         self._members = [self._hire() for _ in range(size)]
 
@@ -53,9 +61,9 @@ class RayCrew:
             finished, _ = self._ray.wait(pending, timeout=_LOOK_S)
             for number, member in enumerate(self._members):
                 if member.at_work in finished:
-                    yield self._settle(number, member)
-                elif (event := self._look(number, member, on_note)) is not None:
-                    yield event
+                    yield from self._settle(number, member, on_note)
+                else:
+                    yield from self._look(number, member, on_note)
 
     def stop(self) -> None:
         """See `Crew.stop`; leaves the cluster."""
@@ -85,50 +93,75 @@ class RayCrew:
         busy = any(member.at_work is not None for member in self._members)
         return busy and (waiting or any(member.job is not None for member in self._members))
 
-    def _settle(self, number: int, member: _Member) -> Event:
-        """The event that an actor's finished call is."""
+    def _settle(self, number: int, member: _Member, on_note: OnNote) -> Iterator[Event]:
+        """What an actor's finished call means."""
         try:
-            result = self._ray.get(member.at_work)
+            answer = self._ray.get(member.at_work)
         except self._ray.exceptions.RayError as error:
-            return self._bury(number, member, _death(self._ray, error))
-        self._crashes, member.at_work = 0, None
-        if isinstance(result, ChunkwireError):
-            raise result
+            yield self._bury(number, member, _death(self._ray, error))
+            return
+        member.at_work = None
+        if isinstance(answer, ChunkwireError):
+            raise answer
         if not member.ready:
             member.ready = True
-            return Ready(number, result)
+            yield Ready(number, answer)
+            return
+        yield from self._hear(number, member, on_note)  # it may have taken results before the work returned
+        yield from self._made(number, member, answer)
         job, member.job = member.job, None
-        return Finished(number, job, result)
+        yield Finished(number, job)
 
-    def _look(self, number: int, member: _Member, on_note: OnNote) -> Event | None:
-        """Pass on what an actor at work tells; an event when it hangs."""
+    def _made(self, number: int, member: _Member, results: Sequence[Any]) -> Iterator[Event]:
+        for result in results:
+            self._crashes = 0
+            yield Made(number, member.job, result)
+
+    def _look(self, number: int, member: _Member, on_note: OnNote) -> Iterator[Event]:
+        """Pass on what an actor at work tells and has made; says when it hangs."""
         if member.at_work is None:
-            return None
+            return
         if member.told is None:
             member.told = member.actor.told.options(concurrency_group="talk").remote()
         answered, _ = self._ray.wait([member.told], timeout=0)
         if answered:
-            note, patience_s, signs = _get_or_none(self._ray, member.told) or (None, None, member.signs)
-            member.told = None
-            if signs != member.signs:
-                member.signs, member.heard_at = signs, time.monotonic()
-                member.patience_s = max(self._silence_s, patience_s or 0.0)
-            if note is not None:
-                on_note(number, note)
+            yield from self._hear(number, member, on_note)
         if time.monotonic() - member.heard_at > member.patience_s:
-            return self._bury(number, member, f"the worker gave no sign of life for {member.patience_s:.0f} s")
-        return None
+            yield self._bury(number, member, f"the worker gave no sign of life for {member.patience_s:.0f} s")
+
+    def _hear(self, number: int, member: _Member, on_note: OnNote) -> Iterator[Event]:
+        """Take the answer to the question in flight of how the work is going."""
+        if member.told is None:
+            return
+        told, member.told = _get_or_none(self._ray, member.told) or _Told(signs=member.signs), None
+        if told.signs != member.signs:
+            member.signs, member.heard_at = told.signs, time.monotonic()
+            member.patience_s = max(self._silence_s, told.patience_s or 0.0)
+        for note in told.notes:
+            on_note(number, note)
+        yield from self._made(number, member, told.results)
 
     def _bury(self, number: int, member: _Member, reason: str) -> Lost:
         self._ray.kill(member.actor)
         self._crashes += 1
-        if self._crashes >= _MAX_CRASHES:
+        if self._crashes >= self._most_crashes:
             raise WorkersFailed(
                 f"Actors of the Ray cluster failed {self._crashes} times in a row, the last time because {reason}. "
                 "See Ray's logs; the simulator must be installed on every machine."
             )
         self._members[number] = self._hire()
         return Lost(number, member.job, reason)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What an actor has to say between two looks at it."""
+
+    signs: int
+    """Signs of life so far."""
+    patience_s: float | None = None
+    notes: tuple[object, ...] = ()
+    results: tuple[Any, ...] = ()
 
 
 @dataclass
@@ -153,7 +186,8 @@ class _Hand:
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
         self._bench: Workbench | None = None
-        self._note: object = None
+        self._notes: list[object] = []
+        self._results: list[Any] = []
         self._patience_s: float | None = None
         self._signs = 0
 
@@ -165,20 +199,31 @@ class _Hand:
             return error
         return self._bench.facts
 
-    def work(self, job: Any) -> Any:
-        """The result of a job."""
+    def work(self, job: Any) -> list[Any]:
+        """Do a job; the results that nobody has fetched yet by `told`."""
         assert self._bench is not None, "open it first"
-        return self._bench.work(job)
+        for result in self._bench.work(job):
+            self._results.append(result)
+        return _taken(self._results)
 
-    def told(self) -> tuple[object, float | None, int]:
-        """The newest note, the patience asked for, and how many signs of life there were."""
-        note, self._note = self._note, None
-        return note, self._patience_s, self._signs
+    def told(self) -> _Told:
+        """What there is to say since the last time."""
+        return _Told(self._signs, self._patience_s, tuple(_taken(self._notes)), tuple(_taken(self._results)))
 
     def _tell(self, note: object = None, patience_s: float | None = None) -> None:
-        self._note = note if note is not None else self._note
+        if note is not None:
+            # Of notes in quick succession the newest of a kind is enough: where an episode is, or the last sentence.
+            self._notes = [other for other in self._notes if type(other) is not type(note)] + [note]
         self._patience_s = patience_s
         self._signs += 1
+
+
+def _taken(things: list[Any]) -> list[Any]:
+    """All of a list that another thread may be adding to, taken out of it."""
+    taken = []
+    while things:
+        taken.append(things.pop(0))
+    return taken
 
 
 def _connect(address: str | None, size: int) -> Any:

@@ -1,4 +1,4 @@
-"""The process of one worker. It talks to the parent in tuples that begin with `ALIVE`, `READY`, `DONE` or `BROKEN`."""
+"""The process of one worker. It talks to the parent in tuples that begin with one of the words below."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from pathlib import Path
 from policy_protocol.errors import ChunkwireError
 from sim_client.crew.workshop import Workshop
 
-__all__ = ["ALIVE", "BROKEN", "DONE", "READY", "worker_main"]
+__all__ = ["ALIVE", "BROKEN", "DONE", "MADE", "READY", "worker_main"]
 
 ALIVE = "alive"
 """(note or None, seconds of patience or None): a sign of life."""
 READY = "ready"
 """(facts,): the workbench is set up; jobs may be sent."""
+MADE = "made"
+"""(result,): one of the job that was sent."""
 DONE = "done"
-"""(result,): of the job that was sent."""
+"""(): the job that was sent is done."""
 BROKEN = "broken"
 """(ChunkwireError,): the workbench cannot be set up; no worker will fare better."""
 
@@ -50,7 +52,9 @@ def worker_main(connection: Connection, workshop: Workshop, log: Path, threads: 
         return
     connection.send((READY, bench.facts))
     while True:
-        connection.send((DONE, bench.work(connection.recv())))
+        for result in bench.work(connection.recv()):
+            connection.send((MADE, result))
+        connection.send((DONE,))
 
 
 class _SignsOfLife:
@@ -70,8 +74,8 @@ class _SignsOfLife:
 
 
 def _print_to(log: Path) -> None:
-    """Send the process's output, that of native libraries too, to a file."""
-    with log.open("w") as file:
+    """Add the process's output, that of native libraries too, to a file."""
+    with log.open("a") as file:
         sys.stdout.flush()
         sys.stderr.flush()
         os.dup2(file.fileno(), 1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = ["Crew", "Event", "Finished", "Lost", "OnNote", "Ready", "Tell", "Workbench", "Workshop"]
+__all__ = ["Crew", "Event", "Finished", "Lost", "Made", "OnNote", "Ready", "Tell", "Workbench", "Workshop"]
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -31,8 +31,11 @@ class Workbench(Protocol[Job, Result]):
     def facts(self) -> Any:
         """What the parent wants to know of the tools before the first job."""
 
-    def work(self, job: Job) -> Result:
-        """Do one job. Whatever it raises ends the worker, and another one takes its place."""
+    def work(self, job: Job) -> Iterator[Result]:
+        """Do one job; each result is the parent's as soon as it is yielded.
+
+        Whatever it raises ends the worker, and another one takes its place.
+        """
 
     def close(self) -> None:
         """Put the tools away."""
@@ -54,8 +57,8 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Finished(Generic[Job, Result]):
-    """A job is done."""
+class Made(Generic[Job, Result]):
+    """A result of a job that may have more."""
 
     worker: int
     job: Job
@@ -63,15 +66,23 @@ class Finished(Generic[Job, Result]):
 
 
 @dataclass(frozen=True)
+class Finished(Generic[Job]):
+    """A job is done; all its results were made before."""
+
+    worker: int
+    job: Job
+
+
+@dataclass(frozen=True)
 class Lost(Generic[Job]):
-    """A worker died or hung and was replaced; its job, if it had one, is not done."""
+    """A worker died or hung and was replaced; its job, if it had one, is not done beyond what was made of it."""
 
     worker: int
     job: Job | None
     reason: str
 
 
-Event = Ready | Finished[Any, Any] | Lost[Any]
+Event = Ready | Made[Any, Any] | Finished[Any] | Lost[Any]
 
 OnNote = Callable[[int, Any], None]
 """Called with the worker's number and the note that its work told."""
@@ -80,7 +91,7 @@ OnNote = Callable[[int, Any], None]
 class Crew(Protocol):
     """Several workers of one workshop."""
 
-    def run(self, take: Callable[[], Any], on_note: OnNote = lambda worker, note: None) -> Any:
+    def run(self, take: Callable[[], Any], on_note: OnNote = lambda worker, note: None) -> Iterator[Event]:
         """Work until nothing is in flight and `take` has no more; yields `Event`s as they happen.
 
         Args:

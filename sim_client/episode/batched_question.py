@@ -6,6 +6,7 @@ questions are put together changes nothing but the time that they take.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,7 +32,13 @@ def ask_together(policy: Policy, questions: Sequence[Question]) -> list[ActionCh
     Raises:
         ChunkwireError: the policy did not answer; none of them is answered then.
     """
-    return [chunk for together in _requests(questions) for chunk in _ask(policy, together)]
+    began = time.perf_counter()
+    requests = list(_requests(questions))
+    chunks = [chunk for together in requests for chunk in _ask(policy, together)]
+    if len(requests) == 1:
+        return chunks
+    waited_ms = 1000 * (time.perf_counter() - began)  # every episode waits for the last of them
+    return [replace(chunk, timing={**chunk.timing, "round_trip_ms": waited_ms}) for chunk in chunks]
 
 
 def _requests(questions: Sequence[Question]) -> Iterator[Sequence[Question]]:

@@ -26,7 +26,7 @@ class Dial:
     jpeg_quality: int | None = None
     """Of the images that are sent; None sends pixels. An evaluation sets it from its options."""
     spec_hash: str | None = None
-    """Of the only policy that may answer; any by default. Set where one command runs several evaluations."""
+    """Of the only policy that may answer; any by default."""
 
     @property
     def patience_s(self) -> float:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from policy_protocol import PolicySpec
+from policy_protocol import PolicySpec, did_you_mean
 from policy_protocol.spec import SimulationSpec
 from sim_client.episode.chunk_use import ChunkUse
-from sim_client.errors import InvalidOption
+from sim_client.errors import InvalidOption, UnsupportedControlMode
 from sim_client.evaluation.acceptance import require_compatible
 from sim_client.evaluation.compatibility import camera_size, option_mismatches, simulation_of
 from sim_client.results.mismatch import Mismatch
 from sim_client.results.options import EvaluationOptions
 from sim_client.simulator import SimulationSettings
-from sim_client.tasks import TASKS
+from sim_client.tasks import PANDA_CONTROL_MODES, TASKS
 
 __all__ = ["EvaluationPlan", "plan_evaluation"]
 
@@ -41,6 +41,7 @@ def plan_evaluation(spec: PolicySpec, options: EvaluationOptions) -> EvaluationP
         InvalidOption: an option cannot be used with this policy; names the flag.
     """
     simulation = simulation_of(spec)
+    _require_control_mode(options, simulation)
     mismatches = require_compatible(option_mismatches(spec, options), options.allow_mismatch, spec)
     chunk_use = options.chunk_use(spec.policy.execution_horizon)
     chunk_use.check(spec)
@@ -60,10 +61,22 @@ def plan_evaluation(spec: PolicySpec, options: EvaluationOptions) -> EvaluationP
     )
 
 
+def _require_control_mode(options: EvaluationOptions, simulation: SimulationSpec) -> None:
+    """A name that is none is an error of its own, not a difference from training that one might allow."""
+    mode, robot = options.control_mode, options.robot_uids or simulation.robot_uids
+    if mode is None or mode in PANDA_CONTROL_MODES or not robot.startswith("panda"):
+        return
+    raise UnsupportedControlMode(
+        f"--control-mode {mode!r}: the robot {robot!r} has no such control mode."
+        f"{did_you_mean(mode, PANDA_CONTROL_MODES)}",
+        field="--control-mode",
+    )
+
+
 def _seeds(simulation: SimulationSpec, options: EvaluationOptions) -> tuple[int, ...]:
     if not options.on_demonstrations:
         return tuple(options.seeds)
-    seeds = simulation.demonstration_seeds[: options.episodes]
+    seeds = tuple(dict.fromkeys(simulation.demonstration_seeds))[: options.episodes]
     if len(seeds) < options.episodes:
         raise InvalidOption(
             f"--on-demonstrations: the policy's spec names {len(seeds)} demonstration seeds, which is fewer than "

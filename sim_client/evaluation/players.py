@@ -19,6 +19,9 @@ from sim_client.policy_client import Policy
 
 __all__ = ["Player", "SinglePlayer", "Step", "WavePlayer"]
 
+_RESET_S = 10.0
+"""Longest that placing one environment may take: a wave is placed one by one, without a sign of life in between."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -67,4 +70,5 @@ class WavePlayer:
         seeds = {one.index: one.seed for one in lease}
         on_step = lambda index, step: self.tell(Step(seeds[index], step))  # noqa: E731
         wave = list(seeds.items())
+        self.tell(patience_s=_RESET_S * len(wave))
         yield from run_episodes(self.environment, policy, self.rules, wave, on_step, self.keepsakes)

@@ -63,17 +63,22 @@ def run_evaluation(
     """
     dial = replace(dial, jpeg_quality=options.jpeg_quality)
     try:
-        with dial.connect(lambda text: console.print(text, markup=False, soft_wrap=True)) as policy:
-            plan = plan_evaluation(policy.spec, options)
-            require_recordable(plan.settings, staff, video)
-            run = _describe(policy.spec, policy.url, options, plan)
-        with ResultsDirectory(out or default_directory(run), run, overwrite=overwrite) as directory:
-            keepsakes = Keepsakes(directory.path.absolute(), video, save_observations)
-            workshop = _workshop(directory.run, dial, keepsakes, open_environment, staff.num_envs)
-            _finish(directory, workshop, staff, console)
-            return directory.path
+        run = _planned(options, dial, staff, video, console)
+        directory = ResultsDirectory(out or default_directory(run), run, overwrite=overwrite)
     except KeyboardInterrupt as error:
         raise Interrupted("Stopped while setting up. Run the same command again.") from error
+    with directory:
+        keepsakes = Keepsakes(directory.path.absolute(), video, save_observations)
+        workshop = _workshop(directory.run, dial, keepsakes, open_environment, staff.num_envs)
+        _finish(directory, workshop, staff, console)
+        return directory.path
+
+
+def _planned(options: EvaluationOptions, dial: Dial, staff: Staff, video: VideoRules, console: Console) -> RunRecord:
+    with dial.connect(lambda text: console.print(text, markup=False, soft_wrap=True)) as policy:
+        plan = plan_evaluation(policy.spec, options)
+        require_recordable(plan.settings, staff, video)
+        return _describe(policy.spec, policy.url, options, plan)
 
 
 def _finish(directory: ResultsDirectory, workshop: EpisodeWorkshop, staff: Staff, console: Console) -> None:
@@ -96,7 +101,8 @@ def _run_remaining(directory: ResultsDirectory, workshop: EpisodeWorkshop, staff
 
 
 def _workshop(run: RunRecord, dial: Dial, keepsakes: Keepsakes, opener: Opener, num_envs: int) -> EpisodeWorkshop:
-    return EpisodeWorkshop(run.settings, _rules(run), keepsakes, dial, run.options.retries, opener, num_envs)
+    only_this = replace(dial, spec_hash=run.spec_hash)
+    return EpisodeWorkshop(run.settings, _rules(run), keepsakes, only_this, run.options.retries, opener, num_envs)
 
 
 def _describe(spec: PolicySpec, server: str, options: EvaluationOptions, plan: EvaluationPlan) -> RunRecord:

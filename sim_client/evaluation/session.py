@@ -6,17 +6,20 @@ import math
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sim_client.crew.workshop import Event, Finished, Lost, Ready
+from policy_protocol.errors import ChunkwireError
+from sim_client.crew.workshop import Event, Lost, Made, Ready
 from sim_client.episode.record import EpisodeRecord
 from sim_client.errors import Interrupted
 from sim_client.evaluation.acceptance import require_compatible
 from sim_client.evaluation.compatibility import environment_mismatches
 from sim_client.evaluation.players import Step
 from sim_client.evaluation.progress import Progress
+from sim_client.evaluation.same_versions import require_same_versions
 from sim_client.evaluation.staff import Staff
 from sim_client.evaluation.stopping import StopRule
 from sim_client.evaluation.void import void_record
@@ -46,7 +49,8 @@ class EvaluationSession:
         width = run.options.stop_when_sure
         self._stop_rule = None if width is None else StopRule(run.seeds, width)
         self._taken_at: dict[int, float] = {}
-        self._described = False
+        self._recorded: set[int] = set()
+        self._described = self._sure = False
 
     def run(self) -> None:
         """Run every episode that has no result yet.
@@ -61,6 +65,7 @@ class EvaluationSession:
             self._run(logs)
             shutil.rmtree(logs)  # else the error names a log in it
         except KeyboardInterrupt as error:
+            shutil.rmtree(logs)
             planned = len(self._directory.run.seeds)
             finished = planned - len(self._directory.remaining())
             raise Interrupted(
@@ -69,14 +74,15 @@ class EvaluationSession:
             ) from error
 
     def _run(self, logs: Path) -> None:
-        if self._is_sure():
+        self._check_stop(self._directory.records())
+        if self._sure:
             return
         leases = math.ceil(len(self._list) / self._staff.num_envs)
-        crew = self._staff.hire(self._workshop, leases, logs)
+        crew = self._staff.hire(self._workshop, leases, logs, self._directory.run.options.retries)
         try:
             for event in crew.run(self._take, self._note):
                 self._handle(event)
-                if self._is_sure():
+                if self._sure:
                     break
         finally:
             crew.stop()
@@ -96,32 +102,34 @@ class EvaluationSession:
     def _handle(self, event: Event) -> None:
         if isinstance(event, Ready):
             self._accept(event)
-        elif isinstance(event, Finished):
-            for record in event.result.records:
-                self._store(event.worker, record)
-            if event.result.fatal is not None:
-                raise event.result.fatal
+        elif isinstance(event, Made) and isinstance(event.result, ChunkwireError):
+            self._progress.say(self._where_it_ends(event.job))
+            raise event.result
+        elif isinstance(event, Made):
+            self._store(event.worker, event.result)
         elif isinstance(event, Lost):
             self._recover(event)
 
     def _accept(self, event: Ready) -> None:
         """Refuse a simulator that is not what the policy was trained in; say once what is different and allowed."""
+        run = self._directory.run
+        require_same_versions(event.facts.versions, run.versions)
+        found = environment_mismatches(run.spec, event.facts.simulator)
+        self._directory.note_mismatches(require_compatible(found, run.options.allow_mismatch, run.spec))
         if self._described:
             return
         self._described = True
-        run = self._directory.run
-        found = environment_mismatches(run.spec, event.facts)
-        self._directory.note_mismatches(require_compatible(found, run.options.allow_mismatch, run.spec))
         for text in (*map(str, self._directory.run.mismatches), *run.notices):
             self._progress.say(f"Note: {text}")
 
     def _recover(self, event: Lost) -> None:
         """A worker died: its episodes go to another one, as often as infrastructure errors are retried."""
         self._progress.lost(event.worker, event.reason)
-        if event.job is None:
+        left = [one for one in event.job or () if one.index not in self._recorded]
+        if not left:
             return
         lost_s = time.monotonic() - self._taken_at[event.job[0].index]
-        for one in self._list.lost(event.job, lost_s):
+        for one in self._list.lost(left, lost_s):
             error = f"workers: {event.reason}"
             self._store(event.worker, void_record(self._workshop.rules, one, one.begun, error, one.lost_s))
 
@@ -129,12 +137,23 @@ class EvaluationSession:
         # What only a running simulator could tell is in the run's record, but not in the rules that the worker has.
         record = replace(record, provenance=self._directory.run.provenance)
         self._directory.append(record)
+        self._recorded.add(record.index)
         self._progress.finished(worker, record)
+        self._check_stop([record])
 
-    def _is_sure(self) -> bool:
+    def _where_it_ends(self, lease: Sequence[Assignment]) -> str:
+        seeds = ", ".join(str(one.seed) for one in lease if one.index not in self._recorded)
+        planned = len(self._directory.run.seeds)
+        finished = planned - len(self._directory.remaining())
+        return (
+            f"Stopped at the episode of seed {seeds}. {finished} of {planned} episodes are finished and kept in "
+            f"{self._directory.path}."
+        )
+
+    def _check_stop(self, records: Iterable[EpisodeRecord]) -> None:
         if self._stop_rule is None:
-            return False
-        count = self._stop_rule.sure_after(self._directory.records())
+            return
+        count = self._stop_rule.sure_after(records)
         if count is not None:
             self._directory.stop_after(count, self._stop_rule.interval)
-        return count is not None
+            self._sure = True

@@ -55,14 +55,23 @@ class Staff:
                 field="--ray-address",
             )
 
-    def hire(self, workshop: Workshop, leases: int, logs: Path) -> Crew:
-        """A crew for so many leases; its logs go to the folder `logs`."""
+    def hire(self, workshop: Workshop, leases: int, logs: Path, retries: int) -> Crew:
+        """A crew for so many leases.
+
+        Args:
+            logs: folder for the workers' output.
+            retries: how often an episode is begun anew. Only when three in a row are given up without any result in
+                between, it is the machine that is at fault.
+        """
+        most_crashes = 3 * (retries + 1)
         size = min(leases, self._size())
         if self.launcher == "ray":
             from sim_client.crew.ray_actors import RayCrew
 
-            return RayCrew(workshop, size, self.ray_address, self.silence_s)
-        return ProcessCrew(workshop, logs, size, self.silence_s) if size else InlineCrew(workshop)
+            return RayCrew(workshop, size, self.ray_address, self.silence_s, most_crashes)
+        if not size:
+            return InlineCrew(workshop)
+        return ProcessCrew(workshop, logs, size, self.silence_s, most_crashes)
 
     def _size(self) -> int:
         if self.workers is not None:

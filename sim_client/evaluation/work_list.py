@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 __all__ = ["Assignment", "WorkList"]
@@ -51,16 +51,17 @@ class WorkList:
             lease.append(self._waiting.popleft())
         return tuple(lease)
 
-    def lost(self, lease: Iterable[Assignment], seconds: float) -> tuple[Assignment, ...]:
-        """Put the episodes of a dead worker back, first in the line.
+    def lost(self, lease: Sequence[Assignment], seconds: float) -> tuple[Assignment, ...]:
+        """Put a dead worker's episodes back, first in the line.
 
         Args:
-            seconds: how long the worker had them.
+            lease: those without a record.
+            seconds: how long the worker was at them, shared by all.
 
         Returns:
             Those that were begun too often; they are not put back.
         """
-        again = [Assignment(one.index, one.seed, one.begun + 1, one.lost_s + seconds) for one in lease]
+        again = [Assignment(one.index, one.seed, one.begun + 1, one.lost_s + seconds / len(lease)) for one in lease]
         self._waiting.extendleft(one for one in reversed(again) if one.begun <= self._retries)
         return tuple(one for one in again if one.begun > self._retries)
 

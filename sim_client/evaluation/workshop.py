@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from policy_protocol import ActionChunk, Observation
@@ -30,8 +30,9 @@ from sim_client.evaluation.void import void_record
 from sim_client.evaluation.work_list import Assignment
 from sim_client.policy_client import Policy
 from sim_client.simulator import SimulationSettings, SimulatorDescription
+from sim_client.versions import installed_versions
 
-__all__ = ["EpisodeWorkshop", "Opener", "Said", "Verdict"]
+__all__ = ["EpisodeWorkshop", "Opener", "Said", "WorkerFacts"]
 
 Opener = Callable[[SimulationSettings], Environment]
 
@@ -47,15 +48,6 @@ class Said:
     """A note: a sentence for the user."""
 
     text: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a lease."""
-
-    records: tuple[EpisodeRecord, ...]
-    fatal: ChunkwireError | None = None
-    """Why the run cannot go on: the server is gone for good, or the policy or the protocol is broken."""
 
 
 @dataclass(frozen=True)
@@ -82,39 +74,55 @@ class EpisodeWorkshop:
         return WavePlayer(environments, self.rules, self.keepsakes, tell)
 
 
+@dataclass(frozen=True)
+class WorkerFacts:
+    """What the parent checks before a worker's first episode."""
+
+    simulator: SimulatorDescription
+    versions: Mapping[str, str]
+    """Of the packages on the worker's machine."""
+
+
 class _EpisodeBench:
     """One simulator and one connection."""
 
     def __init__(self, workshop: EpisodeWorkshop, player: Player, tell: Tell) -> None:
         self._workshop, self._player, self._tell = workshop, player, tell
         self._patience_s = workshop.dial.patience_s
-        self._line = PolicyLine(self._connect, workshop.rules.spec.hash)
+        self._line = PolicyLine(self._connect)
 
     @property
-    def facts(self) -> SimulatorDescription:
-        return SimulatorDescription.of(self._player.environment)
+    def facts(self) -> WorkerFacts:
+        return WorkerFacts(SimulatorDescription.of(self._player.environment), installed_versions())
 
-    def work(self, lease: Sequence[Assignment]) -> Verdict:
-        """Run the episodes of `lease`; those that are not over when the infrastructure fails are begun anew."""
+    def work(self, lease: Sequence[Assignment]) -> Iterator[EpisodeRecord | ChunkwireError]:
+        """Run the episodes of `lease`; those that are not over when the infrastructure fails are begun anew.
+
+        Yields:
+            Each episode's record as soon as there is one. Last of all an error, when the run cannot go on: the server
+            is gone for good, or the policy or the protocol is broken.
+        """
         work = _Work(lease)
         while work.left:
             work.attempt += 1
             try:
                 policy = self._line.policy()
-            except ServerUnavailable as error:  # for good: it was tried for as long as the user allows
-                return Verdict((*work.done, *self._void(work, error)), fatal=error)
             except ChunkwireError as error:
-                return Verdict(tuple(work.done), fatal=error)
+                if isinstance(error, ServerUnavailable):  # for good: it was tried for as long as the user allows
+                    yield from self._void(work, error)
+                yield error
+                return
             try:
-                for record in self._player.play(_Watched(policy, self._tell, self._patience_s), work.left):
-                    work.finish(record)
+                for record in self._player.play(_Watched(policy, self._tell, self._patience_s), tuple(work.left)):
+                    yield work.finish(record)
             except _INFRASTRUCTURE as error:
                 self._line.close()
                 if not self._goes_on(work, error):
-                    return Verdict((*work.done, *self._void(work, error)))
+                    yield from self._void(work, error)
+                    return
             except ChunkwireError as error:
-                return Verdict(tuple(work.done), fatal=error)
-        return Verdict(tuple(work.done))
+                yield error
+                return
 
     def close(self) -> None:
         self._line.close()
@@ -132,53 +140,66 @@ class _EpisodeBench:
 
     def _connect(self) -> Policy:
         self._tell(patience_s=self._patience_s)
-        return self._workshop.dial.connect(self._say)
+        policy = self._workshop.dial.connect(self._say)
+        self._tell()
+        return policy
 
     def _say(self, text: str) -> None:
         self._tell(Said(text), patience_s=self._patience_s)
 
-    def _void(self, work: _Work, error: ChunkwireError) -> list[EpisodeRecord]:
-        text, lost_s = f"{error.code}: {error.message}", work.seconds
-        return [
-            void_record(self._workshop.rules, one, one.begun + work.attempt, text, one.lost_s + lost_s)
-            for one in work.left
-        ]
+    def _void(self, work: _Work, error: ChunkwireError) -> Iterator[EpisodeRecord]:
+        text, lost_s = f"{error.code}: {error.message}", work.share_s
+        for one in work.left:
+            yield void_record(self._workshop.rules, one, one.begun + work.attempt, text, one.lost_s + lost_s)
 
 
 @dataclass
 class _Work:
-    """A lease on its way: what is done, what is left, and what it has cost so far."""
+    """A lease on its way: what is left, and what it has cost so far."""
 
     lease: Sequence[Assignment]
     attempt: int = 0
-    done: list[EpisodeRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.left = list(self.lease)
         self._began = time.perf_counter()
 
     @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._began
+    def share_s(self) -> float:
+        """Seconds since the lease was taken, shared by its episodes."""
+        return (time.perf_counter() - self._began) / len(self.lease)
 
-    def finish(self, record: EpisodeRecord) -> None:
-        """Take a record; what came before its last attempt is added to it."""
+    def finish(self, record: EpisodeRecord) -> EpisodeRecord:
+        """Take a record off the list; what came before its last attempt is added to it."""
         (one,) = (one for one in self.left if one.index == record.index)
         self.left.remove(one)
-        lost_s = one.lost_s + (max(0.0, self.seconds - record.wall.total_s) if self.attempt > 1 else 0.0)
-        self.done.append(replace(record, attempts=one.begun + self.attempt, lost_s=round(lost_s, 3)))
+        lost_s = max(0.0, self.share_s - record.wall.total_s) if self.attempt > 1 else 0.0
+        return replace(record, attempts=one.begun + self.attempt, lost_s=round(one.lost_s + lost_s, 3))
 
 
 class _Watched:
-    """The policy, with a word to the parent before a question that may take long."""
+    """The policy during one attempt, with a word to the parent around a question that may take long.
+
+    An attempt in which the connection was made anew is void: what answers may be a server that was restarted, and an
+    episode is never half one policy's and half another's.
+    """
 
     def __init__(self, policy: Policy, tell: Tell, patience_s: float) -> None:
         self.spec = policy.spec
         self._policy, self._tell, self._patience_s = policy, tell, patience_s
+        self._redials: int | None = None
 
     def infer(self, observation: Observation, **terms: Any) -> ActionChunk:
         self._tell(patience_s=self._patience_s)
-        return self._policy.infer(observation, **terms)
+        chunk = self._policy.infer(observation, **terms)
+        self._tell()
+        before, self._redials = self._redials, self._policy.redials
+        if before is not None and before != self._redials:
+            raise ServerUnavailable(
+                "The connection to the policy server was lost and made anew in the middle of the episode, perhaps to "
+                "a server that was restarted."
+            )
+        return chunk
 
     def close(self) -> None:
         self._policy.close()

@@ -79,9 +79,15 @@ class ResultsDirectory:
         return read_results(self.path)[1]
 
     def remaining(self) -> tuple[tuple[int, int], ...]:
-        """(index, seed) of the episodes that have no result yet; those that ended in an error count as such."""
-        finished = {record.seed for record in self.records() if record.outcome != "error"}
-        return tuple((index, seed) for index, seed in enumerate(self.run.counted_seeds) if seed not in finished)
+        """(index, seed) of the episodes that have no result yet.
+
+        Those that ended in an error count as such, and come last: whatever broke them may break the next one too.
+        """
+        outcomes = {record.seed: record.outcome for record in self.records()}
+        left = [
+            (index, seed) for index, seed in enumerate(self.run.counted_seeds) if outcomes.get(seed, "error") == "error"
+        ]
+        return tuple(sorted(left, key=lambda one: one[1] in outcomes))
 
     def note_mismatches(self, found: Sequence[Mismatch]) -> None:
         """Add what the built simulator does otherwise than training, allowed by name, to `run.json`."""

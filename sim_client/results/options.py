@@ -8,10 +8,13 @@ from sim_client.episode.chunk_use import MEASURED, ChunkUse
 from sim_client.errors import InvalidOption
 from sim_client.option_checks import RENDER_BACKENDS, SIM_BACKENDS, require_at_least, require_choice
 
-__all__ = ["DEFAULT_SEED", "EvaluationOptions"]
+__all__ = ["DEFAULT_SEED", "DEFAULT_SETTLE_STEPS", "EvaluationOptions"]
 
 DEFAULT_SEED = 0
 """First episode seed. Demonstrations are collected from a seed far above, so that the two do not meet."""
+
+DEFAULT_SETTLE_STEPS = 10
+"""Half a second at 20 Hz: what falls again within it was no success that lasts."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class EvaluationOptions:
     """An answer takes as long on the robot's clock as it really took; two runs then differ."""
     jpeg_quality: int | None = None
     """Images are sent as JPEG of this quality instead of their pixels: the policy sees what is left of them."""
-    settle_steps: int | None = 10
+    settle_steps: int | None = DEFAULT_SETTLE_STEPS
     """Steps run after the first success, then `success_at_end` is judged; None runs on to the limit."""
     stop_when_sure: float | None = None
     """Stop when the anytime-valid 95% interval is this narrow, as a share between 0 and 1."""
@@ -84,6 +87,8 @@ class EvaluationOptions:
                 require_at_least(flag, value, 1)
         if self.settle_steps is not None:
             require_at_least("--settle", self.settle_steps, 0)
+        if self.prompt is not None and not self.prompt.strip():
+            raise InvalidOption("--prompt is empty. Pass an instruction, or leave it out.", field="--prompt")
         self._require_a_width()
         self._require_seeds()
 
@@ -94,7 +99,7 @@ class EvaluationOptions:
 
     @property
     def overrides(self) -> dict[str, str]:
-        """Flag -> value of everything that was not left to the policy's spec."""
+        """Flag -> value of everything that was not left to the policy's spec, or differs from what is usual."""
         chosen = {
             "--prompt": self.prompt,
             "--robot": self.robot_uids,
@@ -108,6 +113,10 @@ class EvaluationOptions:
             "--async": self.overlap,
             "--latency-ms": MEASURED if self.measured_latency else self.latency_ms,
             "--jpeg-quality": self.jpeg_quality,
+            "--settle": self.settle_steps if self.settle_steps not in (None, DEFAULT_SETTLE_STEPS) else None,
+            "--run-to-limit": "" if self.settle_steps is None else None,
+            "--sim-backend": self.sim_backend if self.sim_backend != "cpu" else None,
+            "--render-backend": self.render_backend if self.render_backend != "cpu" else None,
         }
         return {flag: str(value) for flag, value in chosen.items() if value is not None}
 

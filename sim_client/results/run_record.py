@@ -105,9 +105,9 @@ class RunRecord:
                 f"afterwards would bend them. Pass --episodes {planned} to resume, --out DIR for a run of its own, "
                 "or --overwrite to begin anew."
             )
+        options = replace(self.options, episodes=wanted, retries=other.options.retries)
         if wanted == planned:
-            return self
-        options = replace(self.options, episodes=wanted)
+            return replace(self, options=options)
         mismatches = {mismatch.field: mismatch for mismatch in (*self.mismatches, *other.mismatches)}
         return replace(
             self,

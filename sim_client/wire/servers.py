@@ -32,6 +32,8 @@ class _Place:
         self.link: Link | None = None
         self.reason = "not tried yet"
         """Why there is no link."""
+        self.links = 0
+        """How many there were so far."""
         self._rest = Backoff(longest_s=_REST_S)
         self._rests_until = 0.0
 
@@ -41,6 +43,7 @@ class _Place:
 
     def up(self, link: Link) -> None:
         self.link = link
+        self.links += 1
         self._rest.reset()
 
     def down(self, reason: str) -> None:
@@ -93,6 +96,11 @@ class Servers:
     def live(self) -> int:
         """How many servers there is a link to."""
         return sum(place.link is not None for place in self._places)
+
+    @property
+    def redials(self) -> int:
+        """How often a link was made anew: each time it may be another process that answers."""
+        return sum(max(0, place.links - 1) for place in self._places)
 
     def next_link(self, timeout_s: float | None = None) -> Link:
         """A link to the server whose turn it is, dialled again where it was lost.

@@ -10,7 +10,8 @@ from fake_environment import FakeEnvironment, make_settings
 from policy_protocol import PolicySpec
 from policy_protocol.errors import SpecMismatch
 from policy_protocol.spec import StateField
-from sim_client.errors import InvalidOption
+from sim_client.episode.chunk_use import ChunkUse
+from sim_client.errors import InvalidOption, UnsupportedControlMode
 from sim_client.evaluation.acceptance import require_compatible
 from sim_client.evaluation.compatibility import environment_mismatches, option_mismatches
 from sim_client.evaluation.plan import plan_evaluation
@@ -48,7 +49,7 @@ def test_the_simulator_is_set_up_from_the_spec(spec):
         camera_width=64,
         max_episode_steps=20,
     )
-    assert (plan.execution_horizon, plan.mismatches, plan.notices) == (3, (), ())
+    assert (plan.chunk_use, plan.mismatches, plan.notices) == (ChunkUse(3), (), ())
     assert plan.prompt == "Push and move a cube to a goal region in front of it."
 
 
@@ -220,3 +221,20 @@ def test_more_episodes_than_demonstrations_are_refused(spec: PolicySpec) -> None
     )
     with pytest.raises(InvalidOption, match=message):
         plan_evaluation(spec, options(episodes=5, on_demonstrations=True))
+
+
+def test_a_control_mode_that_does_not_exist_is_no_mismatch_to_allow(spec: PolicySpec) -> None:
+    message = r"^--control-mode 'pd_ee_delta_pos3': the robot 'panda_wristcam' has no such control mode\. Did you mean"
+    with pytest.raises(UnsupportedControlMode, match=message):
+        plan_evaluation(spec, options(control_mode="pd_ee_delta_pos3"))
+
+
+def test_a_repeated_demonstration_seed_is_run_once(spec: PolicySpec) -> None:
+    simulation = replace(spec.simulation, demonstration_seeds=(1000, 1000, 1001))
+    plan = plan_evaluation(replace(spec, simulation=simulation), options(episodes=2, on_demonstrations=True))
+    assert plan.seeds == (1000, 1001)
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    with pytest.raises(InvalidOption, match=r"^--prompt is empty\. Pass an instruction, or leave it out\.$"):
+        options(prompt=" ")

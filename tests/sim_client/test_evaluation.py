@@ -103,11 +103,30 @@ def test_a_repeated_episode_asks_with_the_same_noise(spec, start_server, evaluat
     assert len(set(asked)) == len({step for step, _ in asked})
 
 
-def test_a_connection_that_breaks_once_costs_no_episode(spec, start_server, evaluate):
+def test_an_episode_in_which_the_server_may_have_been_restarted_is_begun_anew(spec, start_server, evaluate):
+    """The client asks again by itself, and is answered; but by which policy?"""
     server = start_server(Crashes(spec, seed=1, step=3, times=1))
     _, records = evaluate(server)
-    assert seeds_of(server) == [0, 1, 2]
+    assert seeds_of(server) == [0, 1, 1, 2]
+    assert [(one.outcome, one.attempts, one.steps) for one in records] == [
+        ("success", 1, 14),
+        ("success", 2, 14),
+        ("success", 1, 14),
+    ]
+    assert records[1].lost_s > 0
+
+
+def test_a_connection_that_is_found_broken_between_episodes_costs_none(spec, start_server, evaluate):
+    _, records = evaluate(start_server(Crashes(spec, seed=1, step=0, times=1)))
     assert [(one.outcome, one.attempts) for one in records] == [("success", 1)] * 3
+
+
+def test_more_retries_count_when_a_run_is_gone_on_with(spec, start_server, evaluate):
+    server = start_server(Crashes(spec, seed=1, step=3, times=4))
+    assert [one.outcome for one in evaluate(server, retries=0)[1]] == ["success", "error", "success"]
+    run, records = evaluate(server, retries=3)
+    assert run.options.retries == 3
+    assert [one.outcome for one in records] == ["success"] * 3
 
 
 def test_after_the_retries_the_episode_is_an_error_and_the_next_one_runs(spec, start_server, evaluate):

@@ -8,8 +8,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from policy_protocol import InferRequest
-from sim_client.crew.workshop import Event, Finished, Lost, OnNote, Ready, Workshop
+from sim_client.crew.workshop import Event, Finished, Lost, Made, OnNote, Ready, Workshop
 from sim_client.episode.chunk_use import ChunkUse
 from sim_client.episode.keepsakes import NOTHING
 from sim_client.episode.rules import EpisodeRules
@@ -37,6 +37,7 @@ from sim_client.evaluation.workshop import EpisodeWorkshop
 from sim_client.results.directory import ResultsDirectory, read_results
 from sim_client.results.records import read_records
 from sim_client.results.run_record import RunRecord
+from sim_client.versions import installed_versions
 
 
 def outcome_of(request: InferRequest) -> float:
@@ -55,7 +56,7 @@ class Fate:
 
     draw: Callable[[int], int]
 
-    def hire(self, workshop: Workshop, leases: int, logs: Path) -> FatedCrew:
+    def hire(self, workshop: Workshop, leases: int, logs: Path, retries: int) -> FatedCrew:
         return FatedCrew(workshop, 1 + self.draw(4), self.draw)
 
     num_envs: int = 1
@@ -68,7 +69,7 @@ class FatedCrew:
         self._benches = [workshop.open(lambda note=None, patience_s=None: None) for _ in range(size)]
         self._draw = draw
 
-    def run(self, take: Callable[[], object], on_note: OnNote) -> object:
+    def run(self, take: Callable[[], object], on_note: OnNote) -> Iterator[Event]:
         yield from (Ready(number, bench.facts) for number, bench in enumerate(self._benches))
         jobs: dict[int, object] = {}
         while True:
@@ -77,16 +78,22 @@ class FatedCrew:
                     jobs[number] = job
             if not jobs:
                 return
-            yield self._next(jobs)
+            yield from self._next(jobs)
 
-    def _next(self, jobs: dict[int, object]) -> Event:
+    def _next(self, jobs: dict[int, object]) -> Iterator[Event]:
         number = sorted(jobs)[self._draw(len(jobs))]
         job, fate = jobs.pop(number), self._draw(12)
         if fate == 0:
             raise KeyboardInterrupt
         if fate <= 2:
-            return Lost(number, job, "fate")
-        return Finished(number, job, self._benches[number].work(job))
+            yield Lost(number, job, "fate")
+            return
+        for result in self._benches[number].work(job):
+            yield Made(number, job, result)
+            if fate == 3:
+                yield Lost(number, job, "fate, with a result already told")
+                return
+        yield Finished(number, job)
 
     def stop(self) -> None:
         for bench in self._benches:
@@ -126,7 +133,8 @@ def play(folder: Path, staff: Staff | Fate) -> None:
 @pytest.fixture(autouse=True)
 def shared(describe_run: Callable[..., RunRecord], start_server, tmp_path: Path) -> None:
     server = start_server(lambda request: chunk_of(_SHARED["run"].spec, request, outcome_of(request)))
-    _SHARED.update(run=describe_run(episodes=6, retries=50), server=server)
+    run = replace(describe_run(episodes=6, retries=50), versions=installed_versions())
+    _SHARED.update(run=run, server=server)
     play(tmp_path / "expected", Staff(workers=0))
     _SHARED.update(expected=identity(tmp_path / "expected"))
     outcomes = {outcome for _, outcome, _, _ in _SHARED["expected"]}
@@ -186,7 +194,7 @@ def test_a_dead_workers_episodes_come_first_and_alone():
     work = WorkList([(0, 7), (1, 8), (2, 9)], at_once=2, retries=1)
     lease = work.take()
     assert lease is not None
-    assert work.lost(lease, seconds=2.5) == ()
+    assert work.lost(lease, seconds=5.0) == ()
     assert work.take() == (Assignment(0, 7, begun=1, lost_s=2.5),)
     assert work.take() == (Assignment(1, 8, begun=1, lost_s=2.5),)
     assert work.take() == (Assignment(2, 9),)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sim_client.crew.workshop import Finished, Lost, Ready
+from sim_client.crew.workshop import Finished, Lost, Made, Ready
 from sim_client.errors import SimulationError
 
 __all__ = ["Jobs", "Squares"]
@@ -32,7 +33,7 @@ class _SquareBench:
     tell: object
     facts: str = "a table of squares"
 
-    def work(self, number: int) -> int:
+    def work(self, number: int) -> Iterator[int]:
         self.tell(f"at {number}", patience_s=1.0)
         marker = self.folder / f"fate_{number}"
         if marker.exists():
@@ -40,7 +41,7 @@ class _SquareBench:
             if not fate.endswith("always"):
                 marker.unlink()
             self._meet(fate.split()[0])
-        return number * number
+        yield number * number
 
     def _meet(self, fate: str) -> None:
         if fate == "raise":
@@ -70,9 +71,11 @@ class Jobs:
             for event in crew.run(self.take, on_note):
                 if isinstance(event, Ready):
                     self.facts.append(event.facts)
-                elif isinstance(event, Finished):
+                elif isinstance(event, Made):
                     assert event.job not in self.squares
                     self.squares[event.job] = event.result
+                elif isinstance(event, Finished):
+                    assert event.job in self.squares
                 else:
                     assert isinstance(event, Lost)
                     self.lost.append((event.job, event.reason))

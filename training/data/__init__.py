@@ -17,6 +17,7 @@ from training.data.errors import (
     DemonstrationsInvalid,
     FrameCacheUnusable,
     FrameCorrupt,
+    HubUnavailable,
     OutputExists,
 )
 from training.data.frames.frame_cache import FrameCache, default_cache_root, open_frame_cache
@@ -49,6 +50,7 @@ __all__ = [
     "FrameCacheUnusable",
     "FrameCorrupt",
     "GivenFacts",
+    "HubUnavailable",
     "Loader",
     "Loaders",
     "MixedLoader",

@@ -11,6 +11,7 @@ __all__ = [
     "DemonstrationsInvalid",
     "FrameCacheUnusable",
     "FrameCorrupt",
+    "HubUnavailable",
     "OutputExists",
 ]
 
@@ -25,6 +26,12 @@ class DatasetsDiffer(DatasetInvalid):
     """Datasets that cannot be mixed; the message shows a table of what each of them has."""
 
     code = "datasets_differ"
+
+
+class HubUnavailable(DatasetInvalid):
+    """A dataset that is no folder and cannot be downloaded either."""
+
+    code = "hub_unavailable"
 
 
 class DemonstrationsInvalid(ChunkwireError):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from training.data.errors import DatasetInvalid
 from training.data.frames.frame_cache import FrameCache, open_frame_cache
 from training.data.lerobot.dataset import Dataset
+from training.data.lerobot.hub import find_dataset
 from training.data.loading.held_out import check_fraction, held_out_episodes
 from training.data.loading.loader import Loader
 from training.data.loading.mixed_loader import MixedLoader
@@ -103,7 +104,7 @@ def open_data(names: Sequence[str], *, seed: int, held_out: float = 0.0) -> Trai
     """Open the datasets of a run; no frame is decoded.
 
     Args:
-        names: each a folder, or `FOLDER=WEIGHT`.
+        names: each a folder or a Hub id (`find_dataset`), with `=WEIGHT` behind it if it is not 1.
         seed: of every order and of the division.
         held_out: share of the episodes of each dataset to keep out of training, 0 to 1 exclusive.
 
@@ -111,9 +112,10 @@ def open_data(names: Sequence[str], *, seed: int, held_out: float = 0.0) -> Trai
         DatasetInvalid: a dataset is missing or damaged, a weight or the share is out of range, or a dataset has too
             few episodes to hold any out.
         DatasetsDiffer: the datasets cannot be mixed; shows a table.
+        HubUnavailable: a dataset cannot be downloaded.
     """
     check_fraction(held_out)
-    parts = [MixturePart(Dataset(name), weight) for name, weight in map(parse_part, names)]
+    parts = [MixturePart(Dataset(find_dataset(name)), weight) for name, weight in map(parse_part, names)]
     mixture = Mixture(parts)
     return TrainingData(mixture, seed, tuple(_hold_out(dataset, held_out, seed) for dataset in mixture.datasets))
 

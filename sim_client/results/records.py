@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from policy_protocol.errors import SpecInvalid
@@ -30,11 +31,17 @@ def read_records(path: Path) -> tuple[EpisodeRecord, ...]:
 
 
 def final_records(records: Iterable[EpisodeRecord]) -> tuple[EpisodeRecord, ...]:
-    """One record per seed, ordered by index: the first that is no error, else the last error."""
+    """One record per seed, ordered by index: the first that is no error, else the last error.
+
+    `attempts` and `lost_s` are sums with those of the seed's errors before it: a resumed run hides no void attempt.
+    """
     final: dict[int, EpisodeRecord] = {}
     for record in records:
-        if record.seed not in final or final[record.seed].outcome == "error":
+        earlier = final.get(record.seed)
+        if earlier is None:
             final[record.seed] = record
+        elif earlier.outcome == "error":
+            final[record.seed] = _after(earlier, record)
     return tuple(sorted(final.values(), key=lambda record: record.index))
 
 
@@ -79,6 +86,10 @@ class EpisodeFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _after(error: EpisodeRecord, record: EpisodeRecord) -> EpisodeRecord:
+    return replace(record, attempts=error.attempts + record.attempts, lost_s=round(error.lost_s + record.lost_s, 3))
 
 
 def _parse(line: bytes, place: str) -> EpisodeRecord:

@@ -29,6 +29,8 @@ class Throughput:
 def throughput(records: Sequence[EpisodeRecord], *, vectorised: bool) -> Throughput:
     """From when each episode ended and how long it took, its void attempts included.
 
+    Those of an earlier sitting, of which no record tells when they were, count as if just before the episode.
+
     Args:
         vectorised: an episode's wall time is its share of that of several which ran side by side in one worker.
     """

@@ -100,6 +100,23 @@ def test_each_seed_counts_once_and_an_error_gives_way_to_a_verdict():
     ]
 
 
+def test_void_attempts_before_a_resume_are_counted_with_those_after_it():
+    written = [
+        record(0, "error", attempts=3, lost_s=2.5),
+        record(1, "error", attempts=1, lost_s=0.1),
+        record(0, "error", attempts=2, lost_s=1.25),
+        record(1, "error", attempts=1, lost_s=0.2),
+        record(0, attempts=1, lost_s=0.0),
+        record(2),
+        record(2, attempts=5, lost_s=9.0),  # after a verdict nothing counts
+    ]
+    assert [(one.seed, one.outcome, one.attempts, one.lost_s) for one in final_records(written)] == [
+        (0, "success", 6, 3.75),
+        (1, "error", 2, 0.3),
+        (2, "success", 1, 0.0),
+    ]
+
+
 def test_a_full_disk_stops_the_run_and_keeps_whole_lines(tmp_path):
     path = tmp_path / "episodes.jsonl"
     file = EpisodeFile(path)

@@ -35,8 +35,8 @@ def show_result(directory: Path, as_json: bool) -> Summary:
     report = report_path(directory)
     if as_json:
         places = {"directory": str(directory), "report": str(report), "html": str(html_path(directory))}
-        stop = {"stopped_after": run.stopped_after, "anytime_interval_95": run.sure_interval}
-        print(json.dumps({"env_id": run.options.env_id, **places, **summary.to_json(), **stop}, indent=2))
+        numbers = {**summary.to_json(), "stopped_after": run.stopped_after}
+        print(json.dumps({"env_id": run.options.env_id, **places, **numbers}, indent=2))
     else:
         print(f"{headline(run, summary)}\nReport: {html_path(directory)}")
     return summary

@@ -10,6 +10,7 @@ import numpy as np
 
 from policy_protocol.json_tree import to_json
 from sim_client.episode.record import CameraStatistics, EpisodeRecord, Outcome, WallTime
+from sim_client.results.anytime import AnytimeInterval
 from sim_client.results.run_record import RunRecord
 from sim_client.results.throughput import Throughput, throughput
 from sim_client.statistics.rate import Rate
@@ -41,6 +42,8 @@ class Summary:
     outcomes: Mapping[str, int]
     success_once: Rate
     """Over the scored episodes: those that did not end in an error."""
+    anytime: AnytimeInterval | None
+    """The interval on success_once that counts where the run was to stop when sure; None for every other run."""
     success_at_end: Rate
     success_once_of_all: Rate
     """The same with every error counted as a failure."""
@@ -83,6 +86,8 @@ class Summary:
         plain: dict[str, Any] = to_json(self)
         for name in ("success_once", "success_at_end", "success_once_of_all"):
             plain[name] = _rate_json(getattr(self, name))
+        del plain["anytime"]
+        plain["anytime_interval_95"] = None if self.anytime is None else [self.anytime.low, self.anytime.high]
         plain["stages"] = {flag: _rate_json(rate) for flag, rate in self.stages.items()}
         return {"headline": HEADLINE, **plain}
 
@@ -100,6 +105,7 @@ def summarize(run: RunRecord, records: Sequence[EpisodeRecord]) -> Summary:
         missing=len(run.counted_seeds) - len(records),
         outcomes={kind: sum(record.outcome == kind for record in records) for kind in get_args(Outcome)},
         success_once=Rate(successes, len(scored)),
+        anytime=AnytimeInterval.of(run, scored),
         success_at_end=Rate(sum(record.success_at_end for record in scored), len(scored)),
         success_once_of_all=Rate(successes, len(records)),
         stages=_stages(run.options.env_id, scored),

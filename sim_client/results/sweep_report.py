@@ -46,7 +46,10 @@ def write_sweep_report(folder: Path, curve: SweepCurve, unfinished: Mapping[str,
         unfinished=unfinished,
         plots={"sweep": sweep_plot(curve)},
     )
-    write_files({folder / "sweep.md": _markdown(curve, unfinished), folder / "sweep.html": page})
+    write_files(
+        {folder / "sweep.md": _markdown(curve, unfinished), folder / "sweep.html": page},
+        "the same command writes it and repeats no episode",
+    )
 
 
 def sweep_json(curve: SweepCurve, unfinished: Mapping[str, str]) -> dict[str, Any]:

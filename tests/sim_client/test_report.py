@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -19,9 +20,11 @@ from PIL import Image
 from sim_client.commands.report import show_result
 from sim_client.episode.chunk_use import ChunkUse
 from sim_client.episode.record import CameraStatistics, EpisodeRecord, Provenance, WallTime
+from sim_client.errors import RecordsError
 from sim_client.results.directory import ResultsDirectory, read_results
 from sim_client.results.report import markdown, suite_json, write_report, write_suite_report
 from sim_client.results.summary import summarize
+from sim_client.statistics.sequence import ConfidenceSequence
 
 PROVENANCE = Provenance("tiny/test/9", "hash", 0, {}, {}, ())
 
@@ -241,6 +244,67 @@ def test_the_interval_of_a_run_stopped_when_sure_is_the_anytime_valid_one(report
     assert "95% interval (anytime-valid) 21% to 97%" in text
 
 
+def anytime(*verdicts: bool) -> tuple[float, float]:
+    sequence = ConfidenceSequence()
+    for verdict in verdicts:
+        sequence.add(verdict)
+    return sequence.interval
+
+
+def test_a_run_that_never_got_sure_has_the_anytime_valid_interval_too(report):
+    text = report(*FOUR, stop_when_sure=0.1)
+    interval = "[{:.0%}, {:.0%}]".format(*anytime(True, True, False, False))
+    assert text.startswith(f"# PushCube-v1: success_once 2/4 = 50% {interval} (anytime-valid), success_at_end")
+    assert (
+        "> **Not sure after 4 of 4 planned episodes (--stop-when-sure).** The interval that counts is the "
+        f"anytime-valid one on success_once, {interval}. The Wilson intervals assume a number of episodes that was "
+        "fixed in advance, and are too narrow here.\n"
+    ) in text
+
+
+def test_the_anytime_valid_interval_ends_at_the_first_episode_without_a_verdict(report):
+    text = report(FOUR[0], episode(1, "error", error="gone"), *FOUR[2:], stop_when_sure=0.1)
+    interval = "[{:.0%}, {:.0%}]".format(*anytime(True))
+    assert (
+        f"anytime-valid one on success_once, {interval}. It is over the first 1 of the list, for the next one has no "
+        "verdict. The Wilson"
+    ) in text
+
+
+def test_an_extension_after_a_stop_is_told_as_what_it_was(report):
+    planned = {"episodes": 8, "stop_when_sure": 0.8}
+    stopped = {"stopped_after": 4, "sure_interval": (0.1, 0.9)}
+    before = report(*FOUR, **planned, run={**stopped, "extended_from": (6,)}, into="before")
+    assert "extended" not in before  # no episode that was added counts
+    assert "> **Stopped after 4 of 8 planned episodes (--stop-when-sure).**" in before
+    within = report(*FOUR, **planned, run={**stopped, "extended_from": (2,)}, into="within")
+    assert (
+        "> **The run was extended.** It was planned with 2 episodes and continued to 8 afterwards. The anytime-valid "
+        "interval allows for that.\n"
+    ) in within
+
+
+def test_a_void_attempt_of_an_earlier_sitting_is_told(report):
+    text = report(episode(0, "error", error="gone", lost_s=2.0), FOUR[0], *FOUR[1:])
+    assert "> **Begun more than once: 1 of 4 episodes.** Void attempts took 2.0 s." in text
+
+
+def test_a_report_that_cannot_be_written_says_what_is_kept_and_what_finishes_it(store):
+    directory = store(*FOUR, into="two words")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # as a full disk would
+    try:
+        with pytest.raises(RecordsError) as error:
+            write_report(directory)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.message == (
+        f"{directory}/report.md cannot be written: File too large. All finished episodes are kept. "
+        f"Once that is mended, `sim-client report '{directory}'` writes the report."
+    )
+    assert not list(directory.glob("*report*"))
+
+
 def test_stages_say_when_they_were_reached(report):
     text = report(*FOUR)
     assert "| is_grasped | 2/4 = 50% [15%, 85%] | step 3 |" in text
@@ -288,20 +352,30 @@ def test_markdown_shows_no_markup_of_a_prompt(report):
 HOSTILE = "<script>alert(\"1\")</script> & 'co' $x$ </title>"
 
 
-def test_the_page_is_well_formed_and_loads_nothing(page):
-    html = page(*FOUR, episode(4, "error", error=HOSTILE), prompt=HOSTILE, episodes=5)
-    parsed = Page(html)
+_hostile: list[str] = []
+
+
+@pytest.fixture
+def hostile(page) -> str:
+    """Drawn once for all tests that only read it."""
+    if not _hostile:
+        _hostile.append(page(*FOUR, episode(4, "error", error=HOSTILE), prompt=HOSTILE, episodes=5))
+    return _hostile[0]
+
+
+def test_the_page_is_well_formed_and_loads_nothing(hostile):
+    parsed = Page(hostile)
     assert (parsed.open, parsed.misnested) == ([], [])
     assert len(parsed.ids) == len(set(parsed.ids))
     assert all(url.startswith(("#", "data:")) for url in parsed.loads)
     assert {url[1:] for url in parsed.loads if url.startswith("#")} <= set(parsed.ids)
-    assert not re.findall(r"(?:https?:)?//[a-z]", re.sub(r">[^<]*<", "><", html))
+    assert not re.findall(r"(?:https?:)?//[a-z]", re.sub(r">[^<]*<", "><", hostile))
     assert set(parsed.links) == {"run.json", "episodes.jsonl"}
-    assert "default-src 'none'" in html
+    assert "default-src 'none'" in hostile
 
 
-def test_the_page_runs_no_script_of_a_prompt_or_an_error(page):
-    parsed = Page(page(*FOUR, episode(4, "error", error=HOSTILE), prompt=HOSTILE, episodes=5))
+def test_the_page_runs_no_script_of_a_prompt_or_an_error(hostile):
+    parsed = Page(hostile)
     assert parsed.tags.count("script") == 1
     assert parsed.text.count(HOSTILE) >= 3  # the prompt, its override, the error
 
@@ -355,8 +429,8 @@ def test_the_same_records_give_the_same_bytes(store):
     assert texts[0] == texts[1]
 
 
-def test_colours_and_fonts_of_the_drawings_are_those_of_the_page(page):
-    drawings = "".join(re.findall(r"<svg.*?</svg>", page(*FOUR), flags=re.DOTALL))
+def test_colours_and_fonts_of_the_drawings_are_those_of_the_page(hostile):
+    drawings = "".join(re.findall(r"<svg.*?</svg>", hostile, flags=re.DOTALL))
     assert set(re.findall(r"#[0-9a-f]{6}\b", drawings)) == set()
     assert "var(--success)" in drawings
     assert "font-family" not in drawings
@@ -387,7 +461,7 @@ def test_the_result_as_json_names_both_reports(store, capsys):
     assert result["report"] == str(directory / "report.md")
     assert result["html"] == str(directory / "report.html")
     assert result["success_once"]["text"] == "2/4 = 50% [15%, 85%]"
-    assert result["stopped_after"] is None
+    assert (result["stopped_after"], result["anytime_interval_95"]) == (None, None)
 
 
 def test_a_suite_has_a_row_per_run_and_the_mean_of_their_rates(store, tmp_path):
@@ -425,3 +499,8 @@ def test_the_remarks_of_a_suite_hide_no_error(store, tmp_path):
     write_suite_report(tmp_path / "new", runs)
     assert "1 of 4 episodes ended in an error" in (tmp_path / "new" / "suite.md").read_text()
     assert "1 of 4 episodes ended in an error" in (tmp_path / "new" / "suite.html").read_text()
+
+
+def test_tasks_that_were_to_stop_when_sure_are_not_pooled(store):
+    runs = [store(*FOUR, into=name, stop_when_sure=0.1) for name in ("a", "b")]
+    assert suite_json(runs)["total"]["pooled"] is None

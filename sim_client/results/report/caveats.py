@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sim_client.episode.record import EpisodeRecord
+from sim_client.results.anytime import AnytimeInterval
 from sim_client.results.run_record import RunRecord
 from sim_client.results.summary import Summary
 
@@ -47,25 +48,42 @@ def _of_episodes(run: RunRecord, summary: Summary) -> Iterator[Caveat]:
 
 
 def _of_the_list(run: RunRecord, summary: Summary) -> Iterator[Caveat]:
-    if run.extended_from:
+    if run.extended_from and summary.planned > run.extended_from[0]:
         earlier = ", then ".join(map(str, run.extended_from))
+        effect = (
+            "If the first results were the reason to go on, the interval is narrower than it should be."
+            if summary.anytime is None
+            else "The anytime-valid interval allows for that."
+        )
         yield Caveat(
             "The run was extended",
-            f"It was planned with {earlier} episodes and continued to {summary.planned} afterwards. If the first "
-            "results were the reason to go on, the interval is narrower than it should be.",
+            f"It was planned with {earlier} episodes and continued to {len(run.seeds)} afterwards. {effect}",
         )
-    if run.sure_interval is not None:
-        low, high = run.sure_interval
-        yield Caveat(
-            f"Stopped after {summary.planned} of {len(run.seeds)} planned episodes (--stop-when-sure)",
-            f"The interval that counts is the anytime-valid one on success_once, [{low:.0%}, {high:.0%}]. The Wilson "
-            "intervals assume a number of episodes that was fixed in advance, and are too narrow here.",
-        )
+    if summary.anytime is not None:
+        yield _of_stopping(run, summary, summary.anytime)
     if run.options.on_demonstrations:
         yield Caveat(
             "The episodes start as the training demonstrations did",
             "This tells what a policy remembers, not how well it does elsewhere.",
         )
+
+
+def _of_stopping(run: RunRecord, summary: Summary, anytime: AnytimeInterval) -> Caveat:
+    title = (
+        f"Not sure after {anytime.episodes} of {len(run.seeds)} planned episodes (--stop-when-sure)"
+        if run.stopped_after is None
+        else f"Stopped after {run.stopped_after} of {len(run.seeds)} planned episodes (--stop-when-sure)"
+    )
+    gap = (
+        f" It is over the first {anytime.episodes} of the list, for the next one has no verdict."
+        if anytime.episodes < summary.success_once.episodes
+        else ""
+    )
+    return Caveat(
+        title,
+        f"The interval that counts is the anytime-valid one on success_once, {anytime}.{gap} The Wilson "
+        "intervals assume a number of episodes that was fixed in advance, and are too narrow here.",
+    )
 
 
 def _of_the_simulation(run: RunRecord, records: Sequence[EpisodeRecord]) -> Iterator[Caveat]:

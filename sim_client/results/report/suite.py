@@ -76,7 +76,7 @@ class SuiteTotal:
         """
         rates = [row.summary.success_once for row in rows]
         values = [rate.value for rate in rates if rate.value is not None]
-        fixed = all(row.run.sure_interval is None for row in rows)
+        fixed = all(row.summary.anytime is None for row in rows)
         equal = fixed and not without and len(values) == len(rates) and len({rate.episodes for rate in rates}) == 1
         pooled = Rate(sum(rate.successes for rate in rates), sum(rate.episodes for rate in rates)) if equal else None
         return cls(sum(values) / len(values) if values else None, len(values), len(rates) + without, pooled)
@@ -112,7 +112,8 @@ def write_suite_report(
         {
             directory / "suite.md": _markdown(directory, rows, total, failed),
             directory / "suite.html": suite_html(directory, rows, total, failed),
-        }
+        },
+        "the same command writes it and repeats no episode",
     )
 
 

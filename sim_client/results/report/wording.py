@@ -83,13 +83,13 @@ def stage_rates(summary: Summary) -> tuple[tuple[str, Rate], ...]:
 
 
 def shown_rates(run: RunRecord, summary: Summary) -> tuple[ShownRate, ...]:
-    """The headline first. Of a run that was stopped when it was sure, with the interval that allows for it."""
+    """The headline first. Of a run that was to stop when sure, with the interval that allows for it."""
     rates = [
         ShownRate(HEADLINE, summary.success_once, summary.success_once.interval),
         ShownRate("success_at_end", summary.success_at_end, summary.success_at_end.interval, at_end(run)),
     ]
-    if run.sure_interval is not None:
-        rates[0] = ShownRate(HEADLINE, summary.success_once, run.sure_interval, method="anytime-valid")
+    if (anytime := summary.anytime) is not None:
+        rates[0] = ShownRate(HEADLINE, summary.success_once, (anytime.low, anytime.high), method="anytime-valid")
     if summary.outcomes["error"]:
         everything = summary.success_once_of_all
         rates.append(

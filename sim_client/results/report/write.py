@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from sim_client.errors import RecordsError
@@ -32,13 +33,17 @@ def write_report(directory: Path) -> Summary:
         {
             report_path(directory): markdown(run, records, summary),
             html_path(directory): html(directory, run, records, summary),
-        }
+        },
+        f"`sim-client report {shlex.quote(str(directory))}` writes the report",
     )
     return summary
 
 
-def write_files(texts: dict[Path, str]) -> None:
+def write_files(texts: dict[Path, str], remedy: str) -> None:
     """Write each text to its path, never half of one.
+
+    Args:
+        remedy: what writes them later, for the error to name.
 
     Raises:
         RecordsError: names the file that cannot be written.
@@ -49,4 +54,7 @@ def write_files(texts: dict[Path, str]) -> None:
             with replacing(path) as draft:
                 draft.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise RecordsError(f"{path} cannot be written: {error.strerror or error}.") from error
+            raise RecordsError(
+                f"{path} cannot be written: {error.strerror or error}. All finished episodes are kept. "
+                f"Once that is mended, {remedy}."
+            ) from error

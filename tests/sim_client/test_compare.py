@@ -154,6 +154,39 @@ def test_an_extended_run_and_one_that_was_stopped_when_sure_are_marked(results):
     )
 
 
+def test_a_run_on_training_demonstrations_is_no_measure_of_a_policy(results):
+    seen, unseen = results("seen", "ss", on_demonstrations=True), results("unseen", "sf")
+    remembered = (
+        "seen ran on the training demonstrations: its rate tells what the policy remembers and is no measure of it. "
+        "Compare it with nothing but another run on demonstrations."
+    )
+    found = compare([unseen, seen]).warnings
+    assert found[0] == "From unseen to seen more than the policy changes: option on_demonstrations: False, now True."
+    assert found[1].startswith("unseen and seen ran different episodes (0 seeds in common)")
+    assert found[2:] == (remembered,)
+    again = compare([seen, results("other", "ff", on_demonstrations=True)]).warnings
+    assert again == (remembered, remembered.replace("seen", "other"))
+
+
+def test_a_run_that_was_to_stop_when_sure_and_was_not_is_marked(results):
+    comparison = compare([results("a", "ssss"), results("b", "ssss", stop_when_sure=0.1)])
+    assert comparison.warnings == (
+        "b was to stop when it was sure, which it was not yet after 4 episodes. Intervals and p-values here assume "
+        "numbers that were fixed in advance.",
+    )
+
+
+def test_an_extension_of_which_nothing_counts_is_not_mentioned(results):
+    a, b = results("a", "ssss", stop_when_sure=0.5), results("b", "ssss", stop_when_sure=0.5)
+    changes = {"seeds": tuple(range(6)), "extended_from": (4,), "stopped_after": 3, "sure_interval": (0.5, 1.0)}
+    replace(_run(a), **changes, options=replace(_run(a).options, episodes=6)).write(a / "run.json")
+    told = [line for line in compare([a, b]).warnings if line.startswith("a was")]
+    assert told == [
+        "a was stopped when it was sure, after 3 of 6 episodes. Intervals and p-values here assume numbers that were "
+        "fixed in advance."
+    ]
+
+
 def _run(directory: Path):
     from sim_client.results.directory import read_results
 

@@ -10,7 +10,7 @@ from sim_client.results.comparison.run import ComparedRun
 __all__ = ["warnings"]
 
 _OF_THE_POLICY = {"checkpoint", "policy spec"}
-_OF_THE_LIST = {"option seed", "option stop_when_sure", "option on_demonstrations"}
+_OF_THE_LIST = {"option seed", "option stop_when_sure"}
 """Which episodes were run: the pairing tells that."""
 _SETTLED = (
     *("env_id", "prompt", "robot_uids", "control_mode", "sim_freq", "control_freq", "camera_size"),
@@ -48,6 +48,11 @@ def _of_pairing(pair: RunPair) -> Iterator[str]:
 def _of_run(one: ComparedRun) -> Iterator[str]:
     run, summary = one.run, one.summary
     planned = len(run.counted_seeds)
+    if run.options.on_demonstrations:
+        yield (
+            f"{one.name} ran on the training demonstrations: its rate tells what the policy remembers and is no "
+            "measure of it. Compare it with nothing but another run on demonstrations."
+        )
     if errors := summary.outcomes["error"]:
         yield (
             f"{one.name}: {errors} of {planned} episodes ended in an error and are in no rate. "
@@ -60,7 +65,12 @@ def _of_run(one: ComparedRun) -> Iterator[str]:
             f"{one.name} was stopped when it was sure, after {run.stopped_after} of {len(run.seeds)} episodes. "
             "Intervals and p-values here assume numbers that were fixed in advance."
         )
-    if run.extended_from:
+    elif run.options.stop_when_sure is not None:
+        yield (
+            f"{one.name} was to stop when it was sure, which it was not yet after {len(one.records)} episodes. "
+            "Intervals and p-values here assume numbers that were fixed in advance."
+        )
+    if run.extended_from and summary.planned > run.extended_from[0]:
         yield (
             f"{one.name} was planned with {', then '.join(map(str, run.extended_from))} episodes and continued to "
             f"{len(run.seeds)}. If the first results were the reason, intervals and p-values are too small."

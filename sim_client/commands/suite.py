@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from rich.console import Console
 from policy_protocol import PolicySpec
 from policy_protocol.errors import ServerUnavailable
 from sim_client.commands.known_environment import require_known
+from sim_client.commands.series_report import run_and_report
 from sim_client.commands.series_table import show_table
-from sim_client.errors import Interrupted, RecordsError
+from sim_client.errors import Interrupted
 from sim_client.evaluation.dial import Dial
 from sim_client.evaluation.series import Series
 from sim_client.evaluation.suite import suite_of
@@ -52,15 +52,12 @@ def measure_suite(
         require_known(options.env_id, console)
         evaluate(options, same_policy, directory)
 
-    try:
-        series.run(run, console, stop_at=(ServerUnavailable,))
-    except BaseException:
-        with suppress(RecordsError):
-            _write(series)
-        raise
-    _write(series)
-    _show(series, as_json)
-    series.require_finished()
+    run_and_report(
+        series,
+        run=lambda: series.run(run, console, stop_at=(ServerUnavailable,)),
+        write=lambda: _write(series),
+        show=lambda results: _show(series, results, as_json),
+    )
 
 
 def _spec(dial: Dial, console: Console) -> PolicySpec:
@@ -71,13 +68,15 @@ def _spec(dial: Dial, console: Console) -> PolicySpec:
         raise Interrupted("Stopped while setting up. Run the same command again.") from error
 
 
-def _write(series: Series) -> None:
-    if results := series.results():
+def _write(series: Series) -> dict[str, Path]:
+    results = series.results()
+    if results:
         write_suite_report(series.folder, tuple(results.values()), series.unfinished())
+    return results
 
 
-def _show(series: Series, as_json: bool) -> None:
-    results, unfinished = series.results(), series.unfinished()
+def _show(series: Series, results: Mapping[str, Path], as_json: bool) -> None:
+    unfinished = series.unfinished()
     if as_json:
         page = {"directory": str(series.folder), "report": str(series.folder / "suite.md")} if results else {}
         print(json.dumps({**page, **suite_json(tuple(results.values()), unfinished)}, indent=2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +16,12 @@ from sim_client.commands.episode_flags import EpisodeFlags
 from sim_client.commands.flag_groups import with_flag_groups
 from sim_client.commands.known_environment import require_known
 from sim_client.commands.policy_flags import PolicyFlags
+from sim_client.commands.series_report import run_and_report
 from sim_client.commands.series_table import show_table
 from sim_client.commands.staff_flags import StaffFlags
 from sim_client.commands.step_flags import StepFlags
 from sim_client.episode.environment import open_environment
-from sim_client.errors import Interrupted, RecordsError
+from sim_client.errors import Interrupted
 from sim_client.evaluation.checkpoints import Checkpoints, FollowingServer, ServerPerStep
 from sim_client.evaluation.dial import Dial
 from sim_client.evaluation.run import run_evaluation
@@ -74,14 +75,12 @@ def sweep_command(
     with ExitStack() as stack:
         sweep, checkpoints = _connect(stack, folder, steps, options, dial, console)
         stop_at = () if steps.servers else (ServerUnavailable,)
-        try:
-            sweep.run(checkpoints, evaluate, console, overwrite=overwrite, stop_at=stop_at)
-        except BaseException:
-            with suppress(RecordsError):
-                _write(sweep, run_dir)
-            raise
-    _show(sweep, _write(sweep, run_dir), as_json)
-    sweep.series.require_finished()
+        run_and_report(
+            sweep.series,
+            run=lambda: sweep.run(checkpoints, evaluate, console, overwrite=overwrite, stop_at=stop_at),
+            write=lambda: _write(sweep, run_dir),
+            show=lambda curve: _show(sweep, curve, as_json),
+        )
 
 
 def _default_folder(run_dir: Path, options: EvaluationOptions) -> Path:

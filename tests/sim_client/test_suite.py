@@ -6,17 +6,24 @@ import json
 from dataclasses import replace
 
 import pytest
+from drawn_once import plots_drawn_once
 from fake_environment import FakeEnvironment
 from fake_policy_server import chunk_of
 
 import sim_client.simulator
 from sim_client import read_results
-from sim_client.errors import IncompleteRun, Interrupted, InvalidOption
+from sim_client.errors import IncompleteRun, Interrupted, InvalidOption, RecordsError
 from sim_client.evaluation.suite import SUITES, chosen_tasks
+from sim_client.results.report import html
 from sim_client.tasks import TASKS
 
 THREE = "PushCube-v1,PullCube-v1,PlaceSphere-v1"
 TWO = "PushCube-v1,PullCube-v1"
+
+
+@pytest.fixture(autouse=True)
+def one_drawing(monkeypatch):
+    monkeypatch.setattr(html, "_plots", plots_drawn_once)
 
 
 @pytest.fixture
@@ -219,3 +226,19 @@ def test_a_server_that_is_gone_ends_the_suite_with_its_message(of_all, start_ser
     assert ended.error.message.startswith(f"No policy server answers at {server.url} (tried for 0.4 s;")
     assert "Task 3 of 3" not in ended.errors
     assert "| PlaceSphere-v1 | Still to run. |" in (tmp_path / "out/suite.md").read_text()
+
+
+def test_a_page_that_cannot_be_written_names_what_writes_it(server, command, tmp_path):
+    (tmp_path / "out/suite.md").mkdir(parents=True)
+    ended = command("--env", TWO, "--episodes", 1, "--server", server.url, "--out", "out")
+    assert isinstance(ended.error, RecordsError)
+    assert ended.error.message == (
+        "out/suite.md cannot be written: Is a directory. All finished episodes are kept. "
+        "Once that is mended, the same command writes it and repeats no episode."
+    )
+
+
+def test_a_page_that_cannot_be_written_hides_no_ctrl_c(server, command, tmp_path):
+    (tmp_path / "out/suite.md").mkdir(parents=True)
+    arguments = ("--env", TWO, "--episodes", 1, "--server", server.url, "--out", "out")
+    assert isinstance(command(*arguments, environment=breaks_at("PullCube-v1")).error, Interrupted)

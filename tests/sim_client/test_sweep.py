@@ -6,15 +6,22 @@ import json
 from dataclasses import replace
 
 import pytest
+from drawn_once import plots_drawn_once
 from fake_environment import FakeEnvironment
 from fake_policy_server import chunk_of
 
 from sim_client import read_results
 from sim_client.errors import IncompleteRun, Interrupted, InvalidOption
 from sim_client.evaluation.checkpoints import choose_steps, parse_servers, parse_steps
+from sim_client.results.report import html
 from sim_client.results.training_loss import TrainingLoss
 
 RUN_ID = "f00d"
+
+
+@pytest.fixture(autouse=True)
+def one_drawing(monkeypatch):
+    monkeypatch.setattr(html, "_plots", plots_drawn_once)
 
 
 @pytest.fixture

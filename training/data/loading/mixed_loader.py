@@ -66,21 +66,26 @@ class MixedLoader:
             loader.samples(rows[place] - first)
             for loader, place, first in zip(self.loaders, places, self._first_rows, strict=True)
         ]
-        order = np.argsort(np.concatenate(places))
-        prompts = [prompt for part in parts for prompt in part.prompts]
-
-        def join(name: str) -> np.ndarray:
-            return np.concatenate([getattr(part, name) for part in parts])[order]
-
+        prompts = dict(
+            pair for place, part in zip(places, parts, strict=True) for pair in zip(place, part.prompts, strict=True)
+        )
         return Batch(
-            images={key: np.concatenate([part.images[key] for part in parts])[order] for key in parts[0].images},
-            state=join("state"),
-            actions=join("actions"),
-            actions_is_pad=join("actions_is_pad"),
-            prompts=tuple(prompts[place] for place in order),
+            images={key: _scatter(places, [part.images[key] for part in parts]) for key in parts[0].images},
+            state=_scatter(places, [part.state for part in parts]),
+            actions=_scatter(places, [part.actions for part in parts]),
+            actions_is_pad=_scatter(places, [part.actions_is_pad for part in parts]),
+            prompts=tuple(prompts[place] for place in range(len(rows))),
             rows=rows,
         )
 
     def prefetch(self, start: int = 0, stop: int | None = None, *, depth: int = 2) -> Prefetch[Batch]:
         """The batches of steps `start` to `stop` (endless when None), made ahead in a thread of their own."""
         return Prefetch(self.batch, start, stop, depth)
+
+
+def _scatter(places: Sequence[np.ndarray], parts: Sequence[np.ndarray]) -> np.ndarray:
+    """One array with each part's rows at their places."""
+    whole = np.empty((sum(map(len, places)), *parts[0].shape[1:]), dtype=parts[0].dtype)
+    for place, part in zip(places, parts, strict=True):
+        whole[place] = part
+    return whole

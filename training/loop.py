@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 
 from training.checkpoints import RunCheckpoints
 from training.data.loading.prefetch import Prefetch
@@ -16,12 +17,14 @@ from training.init_report import report_lines, write_report
 from training.initial_params import InitialParams
 from training.inputs import Inputs, open_inputs
 from training.observer import Observer
+from training.parallel.mesh import make_mesh
+from training.parallel.parallel_step import first_state, make_parallel_step, placed_shapes
+from training.parallel.sharding import place_batch
 from training.run_directory import begin_run, check_run, run_directory
 from training.step_clock import StepClock
 from training.stop_signal import Stopped, StopSignal
 from training.telemetry import open_observers
-from training.train_state import TrainState, init_state, state_shapes
-from training.train_step import make_train_step
+from training.train_state import TrainState
 
 __all__ = ["Diverged", "train"]
 
@@ -54,10 +57,11 @@ def train(
     """
     directory = run_directory(base, experiment, run)
     check_run(directory, experiment, overwrite=overwrite, resume=resume)
+    mesh = make_mesh(experiment)
     initial = None if resume else InitialParams.plan(experiment)
     inputs = open_inputs(experiment, run, None if resume else ignore_checks)
     key = jax.random.key(experiment.seed)
-    state = state_shapes(experiment) if initial is None else _first_state(experiment, initial, key)
+    state = placed_shapes(experiment, mesh) if initial is None else _first_state(experiment, initial, key, mesh)
     facts = begin_run(directory, experiment, inputs.facts, overwrite=overwrite, resume=resume)
     with RunCheckpoints(directory, inputs.assets, experiment, facts.run_id) as checkpoints:
         if initial is None:
@@ -69,22 +73,21 @@ def train(
             open_observers(experiment, inputs, directory, first, run_id=run_id, wandb=wandb) as observers,
             StopSignal() as stop,
         ):
-            _run(experiment, inputs, state, key, checkpoints, directory, observers, stop)
+            _run(experiment, inputs, mesh, state, key, checkpoints, directory, observers, stop)
         checkpoints.wait()
         return directory / str(checkpoints.latest)
 
 
-def _first_state(experiment: Experiment, initial: InitialParams, key: jax.Array) -> TrainState:
+def _first_state(experiment: Experiment, initial: InitialParams, key: jax.Array, mesh: Mesh) -> TrainState:
     for line in report_lines(initial):
         print(line, file=sys.stderr, flush=True)
-    state = init_state(experiment, initial.make(jax.random.fold_in(key, 2**31 - 1)))
-    # Restored leaves are bound to their device and made ones are not: of one kind, or the step is compiled twice.
-    return jax.device_put(state, jax.devices()[0])
+    return first_state(experiment, initial, jax.random.fold_in(key, 2**31 - 1), mesh)
 
 
 def _run(
     experiment: Experiment,
     inputs: Inputs,
+    mesh: Mesh,
     state: TrainState,
     key: jax.Array,
     checkpoints: RunCheckpoints,
@@ -92,9 +95,9 @@ def _run(
     observers: Observer,
     stop: StopSignal,
 ) -> None:
-    step_function, first, last = make_train_step(experiment), int(state.step), experiment.steps - 1
+    step_function, first, last = make_parallel_step(experiment, mesh), int(state.step), experiment.steps - 1
     clock = StepClock(experiment.batch_size)
-    with Prefetch(inputs.samples, first, experiment.steps, depth=2) as batches:
+    with Prefetch(lambda step: place_batch(mesh, inputs.samples(step)), first, experiment.steps, depth=2) as batches:
         for step in range(first, experiment.steps):
             samples = clock.waited(lambda: next(batches))
             state, metrics = step_function(state, key, samples)

@@ -1,0 +1,53 @@
+"""The devices of a run as a grid: copies of the state along one axis, the parts of a copy along the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from training.experiment import Experiment, ExperimentInvalid
+from training.pi05.model.batch_cut import COPIES, PARTS
+
+__all__ = ["make_mesh", "mesh_shape"]
+
+
+def make_mesh(experiment: Experiment, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The grid of an experiment's devices, (copies, parts of a copy); all of this machine's devices when None.
+
+    Raises:
+        ExperimentInvalid: as `mesh_shape`.
+    """
+    devices = jax.devices() if devices is None else devices
+    return Mesh(np.array(devices).reshape(mesh_shape(experiment, len(devices))), (COPIES, PARTS))
+
+
+def mesh_shape(experiment: Experiment, count: int) -> tuple[int, int]:
+    """How many copies of the state so many devices hold, and in how many parts each.
+
+    Raises:
+        ExperimentInvalid: the devices divide neither into such copies nor the batch.
+    """
+    parts = experiment.fsdp_devices or count
+    if count % parts:
+        raise ExperimentInvalid(
+            f"fsdp_devices {parts} does not divide the {count} devices. "
+            "Set it to a divisor of their number, or to null for all: --set fsdp_devices=null.",
+            field="fsdp_devices",
+        )
+    rows = experiment.batch_size // experiment.accumulate_steps
+    if rows % count:
+        computed = "batch_size" if experiment.accumulate_steps == 1 else "batch_size / accumulate_steps"
+        raise ExperimentInvalid(
+            f"{computed} is {rows}, which the {count} devices do not divide. Set a multiple of {count}: "
+            f"--set batch_size={_next_multiple(experiment, count)}, or use fewer devices (CUDA_VISIBLE_DEVICES).",
+            field="batch_size",
+        )
+    return count // parts, parts
+
+
+def _next_multiple(experiment: Experiment, count: int) -> int:
+    whole = count * experiment.accumulate_steps
+    return -(-experiment.batch_size // whole) * whole

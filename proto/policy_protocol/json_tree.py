@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -34,7 +35,7 @@ def from_json(kind: type[T], value: object, path: str = "") -> T:
     """
     if not isinstance(value, Mapping):
         raise _wrong(path, "an object", value)
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name in value:
         if name not in fields:
@@ -49,6 +50,12 @@ def from_json(kind: type[T], value: object, path: str = "") -> T:
         return kind(**arguments)
     except ValueError as error:
         raise SpecInvalid(f"{path or 'The record'} is not valid: {error}", field=path) from error
+
+
+@functools.cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    """Resolving a dataclass's annotations compiles them, which takes longer than reading a record."""
+    return typing.get_type_hints(kind)
 
 
 def _join(path: str, name: str) -> str:

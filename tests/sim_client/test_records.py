@@ -150,10 +150,10 @@ def test_the_same_command_goes_on_with_what_is_missing(describe_run, tmp_path):
     with ResultsDirectory(tmp_path / "out", describe_run()) as directory:
         directory.append(record(0))
         directory.append(record(1, "error"))
-        assert directory.remaining() == ((1, 1), (2, 2), (3, 3))
+        assert directory.remaining() == ((2, 2), (3, 3), (1, 1))
     with ResultsDirectory(tmp_path / "out", describe_run()) as directory:
         assert [one.seed for one in directory.records()] == [0, 1]
-        assert directory.remaining() == ((1, 1), (2, 2), (3, 3))
+        assert directory.remaining() == ((2, 2), (3, 3), (1, 1))
 
 
 def test_another_run_in_the_same_directory_is_refused_with_the_differences(describe_run, tmp_path):

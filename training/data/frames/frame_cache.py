@@ -65,7 +65,8 @@ def open_frame_cache(
     """The cache of a dataset below the folder `root`, built first where it is missing.
 
     Each camera is built under a temporary name and renamed when complete; an interrupted build goes on where it
-    stopped. Size and progress are shown on standard error.
+    stopped, and frames without a manifest, of an earlier version's cache, are built anew. Size and progress are shown
+    on standard error.
 
     Args:
         dataset: every camera of it is cached.
@@ -82,11 +83,12 @@ def open_frame_cache(
     directory = Path(root) / f"{content[:16]}-{height}x{width}"
     shape = (int(dataset.rendered.sum()), height, width, 3)
     paths = {key: directory / f"{key.replace('/', '.')}.npy" for key in dataset.cameras}
-    missing = {key: path for key, path in paths.items() if not path.exists()}
+    missing = {key: path for key, path in paths.items() if not path.exists() or _manifest_of(path) is None}
     if missing:
         directory.mkdir(parents=True, exist_ok=True)
         check_room(directory, shape, len(missing))
     for key, path in missing.items():
+        path.unlink(missing_ok=True)
         build_camera(dataset, key, path, shape, content, skip_corrupt=skip_corrupt)
     manifests = {key: _manifest(path, content) for key, path in paths.items()}
     images = {key: _open(path, shape, manifests[key]) for key, path in paths.items()}
@@ -96,12 +98,13 @@ def open_frame_cache(
     return cache
 
 
+def _manifest_of(path: Path) -> Manifest | None:
+    return read_manifest(path.with_suffix(".json"))
+
+
 def _manifest(path: Path, content: str) -> Manifest:
-    manifest = read_manifest(path.with_suffix(".json"))
-    if manifest is None:
-        raise FrameCacheUnusable(
-            f"The frame cache {path} has no readable {path.stem}.json beside it. Remove {path} to build it again."
-        )
+    manifest = _manifest_of(path)
+    assert manifest is not None, "built where it was missing"
     if manifest.fingerprint != content:
         raise FrameCacheUnusable(
             f"The frame cache {path} is stale: it was decoded from a dataset with the fingerprint "

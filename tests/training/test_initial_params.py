@@ -140,8 +140,12 @@ def test_lora_leaves_may_be_fresh_unasked(starting, tiny_steps, tiny_pi05):
     initial = InitialParams.plan(experiment)
     assert set(initial.fresh) == {path for path in param_shapes(experiment.model) if is_lora(path)}
     assert len(initial.fresh) == 10
-    params = flatten(initial.make(jax.random.key(0)))
-    assert_taken(params, read_params(tiny_steps["pi05"]))
+    params, base = flatten(initial.make(jax.random.key(0))), read_params(tiny_steps["pi05"])
+    frozen = initial.freezing.frozen  # the expert beside its factors: kept in bfloat16
+    assert frozen
+    for path in frozen:
+        np.testing.assert_array_equal(params[path], base[path].astype(ml_dtypes.bfloat16))
+    assert_taken(params, {path: leaf for path, leaf in base.items() if path not in frozen})
     assert params.keys() == param_shapes(experiment.model).keys()
 
 

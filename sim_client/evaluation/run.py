@@ -96,6 +96,8 @@ def _finish(directory: ResultsDirectory, workshop: EpisodeWorkshop, staff: Staff
 def _run_remaining(directory: ResultsDirectory, workshop: EpisodeWorkshop, staff: Staff, console: Console) -> None:
     run = directory.run
     console.print(f"Setting up {run.options.env_id} for the policy {run.checkpoint} …", markup=False)
+    for notice in staff.notices(workshop):
+        console.print(f"Note: {notice}", markup=False, soft_wrap=True)
     with Progress(len(run.seeds), directory.records(), console) as progress:
         EvaluationSession(directory, workshop, staff, progress).run()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sim_client.crew.workshop import Crew, Workshop
 from sim_client.episode.vector_runner import require_no_film
 from sim_client.episode.video import VideoRules
 from sim_client.errors import InvalidOption
+from sim_client.evaluation.workshop import EpisodeWorkshop
 from sim_client.option_checks import require_at_least, require_choice, require_seconds
 from sim_client.simulator import SimulationSettings, require_backend
 
@@ -21,6 +23,7 @@ LAUNCHERS = ("local", "ray")
 """Values of `--launcher`."""
 
 _MOST_BY_DEFAULT = 8
+_LOOPBACK = re.compile(r"(^|//)(localhost|127\.|\[::1\])")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,20 @@ class Staff:
         if not size:
             return InlineCrew(workshop)
         return ProcessCrew(workshop, logs, size, self.silence_s, most_crashes)
+
+    def notices(self, workshop: EpisodeWorkshop) -> list[str]:
+        """What is easily overlooked where workers run on other machines."""
+        if self.ray_address is None:
+            return []
+        notices, keepsakes = [], workshop.keepsakes
+        if local := [url for url in workshop.dial.servers.split(",") if _LOOPBACK.search(url)]:
+            notices.append(f"Each worker asks for the policy at {', '.join(local)} of its own machine.")
+        if keepsakes.observations or keepsakes.video.which != "none":
+            notices.append(
+                f"Films and observations are written by the workers to {keepsakes.directory} of their own machines; "
+                "they arrive here only if that folder is shared."
+            )
+        return notices
 
     def _size(self) -> int:
         if self.workers is not None:

@@ -103,7 +103,8 @@ class FatedCrew:
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=30, deadline=None)
 def test_any_interleaving_of_workers_deaths_and_interruptions_gives_the_same_episodes(seed):
-    fate = Fate(Random(seed).randrange)
+    draw = Random(seed).randrange
+    fate = Fate(draw, num_envs=1 + draw(3))
     with TemporaryDirectory() as folder:
         while True:
             try:

@@ -14,7 +14,8 @@ from typing import Any
 
 from policy_protocol.errors import ChunkwireError
 from sim_client.crew.processes import MOST_CRASHES, SILENCE_S
-from sim_client.crew.workshop import Event, Finished, Lost, Made, OnNote, Ready, Workbench, Workshop
+from sim_client.crew.ray_hand import Hand, Told
+from sim_client.crew.workshop import Event, Finished, Lost, Made, OnNote, Ready, Workshop
 from sim_client.errors import InvalidOption, WorkersFailed
 
 __all__ = ["RayCrew"]
@@ -75,7 +76,7 @@ class RayCrew:
         remote = self._ray.remote(
             num_cpus=1, concurrency_groups={"work": 1, "talk": 1}, max_restarts=0, max_task_retries=0
         )
-        actor = remote(_Hand).remote(self._workshop)
+        actor = remote(Hand).remote(self._workshop)
         return _Member(actor, actor.open.options(concurrency_group="work").remote(), _START_S)
 
     def _start(self, take: Callable[[], Any]) -> bool:
@@ -133,7 +134,7 @@ class RayCrew:
         """Take the answer to the question in flight of how the work is going."""
         if member.told is None:
             return
-        told, member.told = _get_or_none(self._ray, member.told) or _Told(signs=member.signs), None
+        told, member.told = _get_or_none(self._ray, member.told) or Told(signs=member.signs), None
         if told.signs != member.signs:
             member.signs, member.heard_at = told.signs, time.monotonic()
             member.patience_s = max(self._silence_s, told.patience_s or 0.0)
@@ -153,17 +154,6 @@ class RayCrew:
         return Lost(number, member.job, reason)
 
 
-@dataclass(frozen=True)
-class _Told:
-    """What an actor has to say between two looks at it."""
-
-    signs: int
-    """Signs of life so far."""
-    patience_s: float | None = None
-    notes: tuple[object, ...] = ()
-    results: tuple[Any, ...] = ()
-
-
 @dataclass
 class _Member:
     """An actor as the parent sees it."""
@@ -178,52 +168,6 @@ class _Member:
     """The question in flight of how it is going."""
     signs: int = 0
     heard_at: float = field(default_factory=time.monotonic)
-
-
-class _Hand:
-    """The actor."""
-
-    def __init__(self, workshop: Workshop) -> None:
-        self._workshop = workshop
-        self._bench: Workbench | None = None
-        self._notes: list[object] = []
-        self._results: list[Any] = []
-        self._patience_s: float | None = None
-        self._signs = 0
-
-    def open(self) -> Any:
-        """The workbench's facts, or the error that no actor would fare better with."""
-        try:
-            self._bench = self._workshop.open(self._tell)
-        except ChunkwireError as error:
-            return error
-        return self._bench.facts
-
-    def work(self, job: Any) -> list[Any]:
-        """Do a job; the results that nobody has fetched yet by `told`."""
-        assert self._bench is not None, "open it first"
-        for result in self._bench.work(job):
-            self._results.append(result)
-        return _taken(self._results)
-
-    def told(self) -> _Told:
-        """What there is to say since the last time."""
-        return _Told(self._signs, self._patience_s, tuple(_taken(self._notes)), tuple(_taken(self._results)))
-
-    def _tell(self, note: object = None, patience_s: float | None = None) -> None:
-        if note is not None:
-            # Of notes in quick succession the newest of a kind is enough: where an episode is, or the last sentence.
-            self._notes = [other for other in self._notes if type(other) is not type(note)] + [note]
-        self._patience_s = patience_s
-        self._signs += 1
-
-
-def _taken(things: list[Any]) -> list[Any]:
-    """All of a list that another thread may be adding to, taken out of it."""
-    taken = []
-    while things:
-        taken.append(things.pop(0))
-    return taken
 
 
 def _connect(address: str | None, size: int) -> Any:

@@ -12,6 +12,7 @@ from policy_protocol.steps import STEPS_FEATURE
 from sim_client.wire.credentials import Credentials
 from sim_client.wire.grpc_link import GrpcLink
 from sim_client.wire.link import HINT, Backoff, Greeting, Link, NotYetError, Say
+from sim_client.wire.place import Place
 from sim_client.wire.same_policy import require_same
 from sim_client.wire.server_address import is_grpc
 from sim_client.wire.websocket_link import WebSocketLink
@@ -20,35 +21,6 @@ __all__ = ["Servers"]
 
 _ATTEMPT_S = 2.0
 """For one attempt where there are other servers to try."""
-_REST_S = 60.0
-"""Longest rest of a dead server while others answer: an attempt may hold a question up by `_ATTEMPT_S`."""
-
-
-class _Place:
-    """One address, and the link to it while there is one."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.link: Link | None = None
-        self.reason = "not tried yet"
-        """Why there is no link."""
-        self.links = 0
-        """How many there were so far."""
-        self._rest = Backoff(longest_s=_REST_S)
-        self._rests_until = 0.0
-
-    @property
-    def resting(self) -> bool:
-        return time.monotonic() < self._rests_until
-
-    def up(self, link: Link) -> None:
-        self.link = link
-        self.links += 1
-        self._rest.reset()
-
-    def down(self, reason: str) -> None:
-        self.link, self.reason = None, reason
-        self._rests_until = time.monotonic() + self._rest.next_s()
 
 
 class Servers:
@@ -76,7 +48,7 @@ class Servers:
         jpeg: bool = False,
     ) -> None:
         self._any_step, self._jpeg = any_step, jpeg
-        self._places = [_Place(url) for url in urls]
+        self._places = [Place(url) for url in urls]
         self._turn = random.randrange(len(urls))  # clients that start together do not all begin with the same server
         self._credentials = credentials
         self._connect_timeout = connect_timeout
@@ -218,7 +190,7 @@ class Servers:
         left = max(deadline - time.monotonic(), 0.1)
         return left if len(self._places) == 1 else min(left, _ATTEMPT_S)
 
-    def _try_beside_others(self, place: _Place) -> None:
+    def _try_beside_others(self, place: Place) -> None:
         """Whatever is wrong with this server, a question goes on to one that is live."""
         before = place.reason
         try:
@@ -228,7 +200,7 @@ class Servers:
             if place.reason != before:
                 self._tell_without(place)
 
-    def _try(self, place: _Place, timeout_s: float, say: Say, before_load: bool = False) -> None:
+    def _try(self, place: Place, timeout_s: float, say: Say, before_load: bool = False) -> None:
         """Dial. Before a step is loaded, servers that load one on request may each serve another of the run."""
         try:
             link = self._dial(place.url, timeout_s, say)
@@ -265,7 +237,7 @@ class Servers:
             if place.link is None:
                 self._tell_without(place)
 
-    def _tell_without(self, place: _Place) -> None:
+    def _tell_without(self, place: Place) -> None:
         self._on_wait(f"Going on without the policy server at {place.url} until it is back ({place.reason}).")
 
     @property

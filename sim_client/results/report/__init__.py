@@ -5,7 +5,8 @@ shows: it loads nothing from anywhere but the videos beside it.
 """
 
 from sim_client.results.report.markdown import markdown
-from sim_client.results.report.suite import SuiteRow, SuiteTotal, suite_json, write_suite_report
+from sim_client.results.report.suite import suite_json, write_suite_report
+from sim_client.results.report.suite_rows import SuiteRow, SuiteTotal
 from sim_client.results.report.wording import headline
 from sim_client.results.report.write import html_path, write_report
 

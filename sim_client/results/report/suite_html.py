@@ -11,7 +11,7 @@ from sim_client.results.report.page import render
 from sim_client.results.report.rate_plots import success_plot
 
 if TYPE_CHECKING:
-    from sim_client.results.report.suite import SuiteRow, SuiteTotal
+    from sim_client.results.report.suite_rows import SuiteRow, SuiteTotal
 
 __all__ = ["suite_html"]
 

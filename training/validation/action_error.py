@@ -6,7 +6,7 @@ dimension, in its own units, stands beside those of three trivial policies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,7 +71,12 @@ class ErrorSums:
 
 
 def trivial_policies(
-    batch: Batch, before: Batch, mean: Float[np.ndarray, "action_dim"], steps: int, control_mode: str
+    batch: Batch,
+    before: Batch,
+    mean: Float[np.ndarray, "action_dim"],
+    steps: int,
+    names: Sequence[str],
+    control_mode: str,
 ) -> dict[str, Chunks]:
     """What three policies without any weights would do.
 
@@ -80,7 +85,9 @@ def trivial_policies(
         before: those that begin one row earlier.
         mean: of the actions trained on.
         steps: to execute.
-        control_mode: ManiSkill's; in a delta mode the action zero holds still, in any other repeating the last does.
+        names: of the action's dimensions.
+        control_mode: ManiSkill's; in a delta mode zero holds the arm still, in any other repeating the last does. A
+            gripper takes a position in every mode, so it keeps its last.
     """
     shape = (len(batch.rows), steps, batch.actions.shape[-1])
     # In the first row of an episode nothing was done before; the row earlier is another episode's last.
@@ -88,5 +95,7 @@ def trivial_policies(
     last = np.where(first[:, None], mean, before.actions[:, 0])
     policies = {"mean_action": np.broadcast_to(mean, shape), "repeat_last": np.broadcast_to(last[:, None], shape)}
     if "delta" in control_mode:
+        gripper = [index for index, name in enumerate(names) if "gripper" in name.lower()]
         policies["hold_still"] = np.zeros(shape)
+        policies["hold_still"][..., gripper] = policies["repeat_last"][..., gripper]
     return policies

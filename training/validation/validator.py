@@ -97,7 +97,8 @@ class Validator:
         start_states = np.stack([observation.state.stages(state)[0] for state in batch.state])
         chunks = observation.actions.inverse(acted, start_states)[:, :steps]
         before = self._loader.samples(np.maximum(batch.rows - 1, 0))
-        trivial = trivial_policies(batch, before, self._mean, steps, self._spec.action.control_mode)
+        action = self._spec.action
+        trivial = trivial_policies(batch, before, self._mean, steps, action.names, action.control_mode)
         return batch.actions[:, :steps], {_POLICY: chunks, **trivial}, ~batch.actions_is_pad[:, :steps]
 
 

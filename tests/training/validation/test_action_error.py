@@ -20,22 +20,35 @@ NOW = samples([0, 5, 8], np.full((3, 3, 2), 9.0), np.zeros((3, 3), bool))
 """Row 5 is in the middle of an episode, row 8 begins one."""
 BEFORE = samples([0, 4, 7], [[[1, 1]] * 3, [[2, 3]] * 3, [[4, 4]] * 3], [[False] * 3, [False] * 3, [False, True, True]])
 MEAN = np.array([0.5, -0.5])
+NAMES = ("delta_x", "gripper")
 
 
 def test_repeating_the_last_action_repeats_the_one_of_the_row_before():
-    repeated = trivial_policies(NOW, BEFORE, MEAN, 2, "pd_joint_pos")["repeat_last"]
+    repeated = trivial_policies(NOW, BEFORE, MEAN, 2, NAMES, "pd_joint_pos")["repeat_last"]
     np.testing.assert_array_equal(repeated[1], [[2, 3], [2, 3]])
 
 
 def test_nothing_was_done_before_an_episodes_first_row_so_the_mean_is_repeated():
-    repeated = trivial_policies(NOW, BEFORE, MEAN, 2, "pd_joint_pos")["repeat_last"]
+    repeated = trivial_policies(NOW, BEFORE, MEAN, 2, NAMES, "pd_joint_pos")["repeat_last"]
     np.testing.assert_array_equal(repeated[[0, 2]], np.broadcast_to(MEAN, (2, 2, 2)))
 
 
+def test_holding_still_moves_no_arm_and_keeps_the_grippers_last_command():
+    still = trivial_policies(NOW, BEFORE, MEAN, 2, NAMES, "pd_ee_delta_pose")["hold_still"]
+    assert still.shape == (3, 2, 2)
+    assert not np.any(still[..., 0])
+    np.testing.assert_array_equal(still[..., 1], [[-0.5, -0.5], [3, 3], [-0.5, -0.5]])  # the mean where there is none
+
+
+@pytest.mark.parametrize("names", [("delta_x", "delta_y"), ()])
+def test_zero_holds_all_still_where_no_dimension_is_a_gripper(names):
+    assert not np.any(trivial_policies(NOW, BEFORE, MEAN, 2, names, "pd_ee_delta_pose")["hold_still"])
+
+
 def test_zero_holds_still_in_a_delta_mode_alone():
-    assert not np.any(trivial_policies(NOW, BEFORE, MEAN, 2, "pd_ee_delta_pose")["hold_still"])
-    assert "hold_still" not in trivial_policies(NOW, BEFORE, MEAN, 2, "pd_joint_pos")
-    assert "hold_still" not in trivial_policies(NOW, BEFORE, MEAN, 2, "")
+    assert "hold_still" in trivial_policies(NOW, BEFORE, MEAN, 2, NAMES, "pd_joint_delta_pos")
+    assert "hold_still" not in trivial_policies(NOW, BEFORE, MEAN, 2, NAMES, "pd_joint_pos")
+    assert "hold_still" not in trivial_policies(NOW, BEFORE, MEAN, 2, NAMES, "")
 
 
 def test_errors_are_means_over_all_executed_steps_that_are_no_padding():

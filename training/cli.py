@@ -42,7 +42,13 @@ app.command("export")(export_command)
 def run_command(
     experiment: Annotated[str, typer.Argument(help="Name of an experiment; see `train list`.")],
     exp_name: Annotated[str, typer.Option(help="Name of the run: the folder RUNS/EXPERIMENT/NAME.")],
-    dataset: Annotated[Path | None, typer.Option(help="LeRobot dataset. Default: the experiment's own path.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="LeRobot datasets: paths or Hub ids OWNER/NAME[@REVISION], with commas between them, and =WEIGHT "
+            "behind each that does not weigh 1: datasets/a=2,datasets/b. Default: the experiment's own."
+        ),
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Override a setting: --set optimizer.peak_lr=1e-4. Repeatable.")
@@ -62,6 +68,9 @@ def run_command(
         list[str] | None,
         typer.Option(help="Train in spite of what this check finds in the dataset, see `train check`. Repeatable."),
     ] = None,
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Train without the frames that cannot be decoded, and count them.")
+    ] = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Also log to Weights & Biases.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete a run of that name and start anew.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
@@ -72,7 +81,7 @@ def run_command(
     from training.experiment import override
     from training.experiments import find_experiment
 
-    named = {"dataset": None if dataset is None else str(dataset), "init": init, "init_fresh": init_fresh or None}
+    named = {"dataset": dataset, "init": init, "init_fresh": init_fresh or None}
     chosen = [f"{name}={json.dumps(value)}" for name, value in named.items() if value is not None]
     configured = override(find_experiment(experiment), [*chosen, *(settings or [])])
     from training.loop import train
@@ -87,6 +96,7 @@ def run_command(
             overwrite=overwrite,
             resume=resume,
             ignore_checks=ignore_check or (),
+            skip_corrupt=skip_corrupt,
             wandb=wandb,
         )
     except KeyboardInterrupt:

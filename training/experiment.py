@@ -50,7 +50,8 @@ class Experiment:
     name: str
     model: ModelConfig
     dataset: str
-    """Path of the LeRobot dataset, unless `--dataset` says otherwise."""
+    """LeRobot datasets to train on, unless `--dataset` says otherwise: paths or Hub ids `OWNER/NAME[@REVISION]`, with
+    commas between them. Each may have `=WEIGHT` behind it, its share of the samples relative to the others' (1)."""
     tokenizer: str = "paligemma"
     """`paligemma`, `small`, or a path or URL of a sentencepiece model; it is copied into every checkpoint."""
     asset_id: str = "maniskill"
@@ -125,6 +126,8 @@ class Experiment:
             raise ValueError(f"keep_every {self.keep_every} is not a multiple of save_every {self.save_every}.")
         if not 0 <= self.held_out < 1:
             raise ValueError(f"held_out must be at least 0 and below 1, not {self.held_out}.")
+        if not all(self.datasets):
+            raise ValueError(f"dataset names nothing on one side of a comma: {self.dataset!r}.")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative: {self.seed}.")
         if not 0 <= self.optimizer.warmup_steps < self.decay_steps:
@@ -136,6 +139,11 @@ class Experiment:
             raise ValueError(
                 f"execution_horizon {self.execution_horizon} is not in 1..{self.model.action_horizon} (action_horizon)."
             )
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Each dataset of `dataset` with its weight, as `open_data` takes them."""
+        return tuple(name.strip() for name in self.dataset.split(","))
 
     @property
     def decay_steps(self) -> int:

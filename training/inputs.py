@@ -1,4 +1,4 @@
-"""All that a run reads: its dataset's batches as samples, and what goes beside the weights of each checkpoint."""
+"""All that a run reads: its datasets' batches as samples, and what goes beside the weights of each checkpoint."""
 
 from __future__ import annotations
 
@@ -40,21 +40,27 @@ class Inputs:
         return RunFacts(self.assets.spec.policy.dataset_fingerprint, tokenizer)
 
 
-def open_inputs(experiment: Experiment, run: str, ignore_checks: Collection[str] | None = ()) -> Inputs:
-    """Open an experiment's dataset, check it and decode its frames, unless that is done.
+def open_inputs(
+    experiment: Experiment, run: str, ignore_checks: Collection[str] | None = (), *, skip_corrupt: bool = False
+) -> Inputs:
+    """Open an experiment's datasets, check them and decode their frames, unless that is done.
 
     Args:
         ignore_checks: names of checks whose errors do not stop the run; None checks nothing.
+        skip_corrupt: leave out the frames that cannot be decoded; how many is told on standard error.
 
     Raises:
         DatasetUnsound: a check found an error.
-        ChunkwireError: the dataset or the tokenizer is not there, is damaged, or does not fit the model.
+        DatasetsDiffer: the datasets cannot be mixed; shows a table.
+        ChunkwireError: a dataset or the tokenizer is not there, is damaged, or does not fit the model.
     """
-    data = open_data([experiment.dataset], seed=experiment.seed, held_out=experiment.held_out)
+    data = open_data(experiment.datasets, seed=experiment.seed, held_out=experiment.held_out)
     tokenizer = Tokenizer.load(experiment.tokenizer)
     check_vocabulary(tokenizer, experiment.model.vocabulary)
-    for dataset in data.mixture.datasets if ignore_checks is not None else ():
-        check_before_training(dataset, experiment.model.action_horizon, ignore_checks or ())
+    if ignore_checks is not None:
+        ignored = {*ignore_checks, *(["corrupt-frame"] if skip_corrupt else [])}
+        for dataset in data.mixture.datasets:
+            check_before_training(dataset, experiment.model.action_horizon, ignored)
     norm_stats = data.norm_stats()
     spec = build_spec(experiment, data.mixture, norm_stats, data.mixture.fingerprint, run)
     observation = ObservationTransform(spec, experiment.model, norm_stats, tokenizer)
@@ -71,5 +77,6 @@ def open_inputs(experiment: Experiment, run: str, ignore_checks: Collection[str]
         width=side,
         action_horizon=experiment.model.action_horizon,
         batch_size=experiment.batch_size,
+        skip_corrupt=skip_corrupt,
     )
     return Inputs(assets, loaders.train, loaders.validation, transform)

@@ -24,6 +24,7 @@ from training.run_directory import begin_run, check_run, run_directory
 from training.step_clock import StepClock
 from training.stop_signal import Stopped, StopSignal
 from training.telemetry import open_observers
+from training.telemetry.sinks import import_wandb
 from training.train_state import TrainState
 
 __all__ = ["Diverged", "train"]
@@ -37,6 +38,7 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
     ignore_checks: Collection[str] = (),
+    skip_corrupt: bool = False,
     wandb: bool = False,
 ) -> Path:
     """Train an experiment; returns the last step directory.
@@ -48,6 +50,7 @@ def train(
         overwrite: delete a run of that name first.
         resume: go on from its newest checkpoint; the losses are those of an uninterrupted run.
         ignore_checks: names of checks of the dataset whose errors do not stop the run. A resumed run is not checked.
+        skip_corrupt: train without the frames that cannot be decoded, and say how many.
         wandb: also log to Weights & Biases.
 
     Raises:
@@ -57,9 +60,11 @@ def train(
     """
     directory = run_directory(base, experiment, run)
     check_run(directory, experiment, overwrite=overwrite, resume=resume)
+    if wandb:
+        import_wandb()
     mesh = make_mesh(experiment)
     initial = None if resume else InitialParams.plan(experiment)
-    inputs = open_inputs(experiment, run, None if resume else ignore_checks)
+    inputs = open_inputs(experiment, run, None if resume else ignore_checks, skip_corrupt=skip_corrupt)
     key = jax.random.key(experiment.seed)
     state = placed_shapes(experiment, mesh) if initial is None else _first_state(experiment, initial, key, mesh)
     facts = begin_run(directory, experiment, inputs.facts, overwrite=overwrite, resume=resume)

@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from policy_protocol.spec import PolicySpec
 from training.pi05.checkpoint.weights import read_params
+from training.pi05.compile_cache import use_compile_cache
 from training.pi05.model.config import ModelConfig
 from training.pi05.model.params import config_of_params, unflatten
 from training.pi05.model.pi import ModelInput, PiModel
@@ -31,6 +33,38 @@ def quick_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="session")
+def tiny_settings() -> list[str]:
+    """`--set` of a small experiment: every part of the model, at a size that trains six steps in no time."""
+    return [
+        *("model.vision.image_size=16", "model.vision.patch_size=8", "model.vision.width=8", "model.vision.depth=1"),
+        *("model.vision.mlp_width=8", "model.vision.heads=2"),
+        *(
+            f"model.{stream}.{size}"
+            for stream in ("language", "expert")
+            for size in ("width=16", "mlp_width=16", "depth=1")
+        ),
+        *(f"model.{stream}.{size}" for stream in ("language", "expert") for size in ("heads=2", "head_dim=8")),
+        *("model.action_dim=8", "model.action_horizon=4", "model.max_token_len=64", "execution_horizon=2"),
+        *("batch_size=2", "steps=6", "save_every=3", "log_every=1", "denoising_steps=2"),
+        *("optimizer.warmup_steps=1", "optimizer.decay_steps=50"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded frames and compiled programs stay out of the user's cache; what one run compiled the next one reuses."""
+    before = jax.config.jax_compilation_cache_dir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHUNKWIRE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # the processes compile as this one does
+        reset_cache()
+        use_compile_cache()
+        yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    reset_cache()
 
 
 @pytest.fixture(scope="session")

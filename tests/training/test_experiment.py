@@ -40,6 +40,8 @@ def test_each_task_has_a_full_a_lora_and_a_small_experiment_of_both_families(fam
     assert (lora.optimizer.ema_decay, lora.init) == (None, full.init)
     assert small.model == preset(f"{family}_small")
     assert Tokenizer.load(small.tokenizer).vocabulary <= small.model.vocabulary
+    assert [(each.held_out, each.validate_every) for each in (full, lora)] == [(0.05, 1_000)] * 2
+    assert small.held_out == 0.0
 
 
 def test_an_experiment_survives_its_json():
@@ -73,6 +75,12 @@ def test_a_setting_takes_the_type_of_its_field():
     assert type(changed.optimizer.end_lr) is float
 
 
+def test_an_experiment_names_one_dataset_or_several_with_weights():
+    assert SMALL.datasets == ("datasets/stackcube",)
+    several = override(SMALL, ["dataset=datasets/a=2, owner/name@v1=1"])
+    assert several.datasets == ("datasets/a=2", "owner/name@v1=1")
+
+
 def test_of_two_settings_of_one_field_the_last_counts():
     assert override(SMALL, ["steps=30", "steps=40"]).steps == 40
 
@@ -102,6 +110,7 @@ def test_of_two_settings_of_one_field_the_last_counts():
             "--set: The field 'model.remat_policy' must be one of 'nothing_saveable', "
             "'dots_with_no_batch_dims_saveable', 'dots_saveable', not 'some'.",
         ),
+        ("dataset=a,,b", "The settings are not valid: dataset names nothing on one side of a comma: 'a,,b'."),
         ("seed=-1", "The settings are not valid: seed must not be negative: -1."),
         (
             "execution_horizon=17",

@@ -7,10 +7,8 @@ import signal
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from training.check import DatasetUnsound
 from training.checkpoints import CannotResume
@@ -22,45 +20,19 @@ from training.loop import Diverged, train
 from training.pi05 import load_policy
 from training.pi05.checkpoint.step_directory import read_assets
 from training.pi05.checkpoint.weights import read_params
-from training.pi05.compile_cache import use_compile_cache
 from training.pi05.model.params import ParamsMismatch
 from training.pi05.transforms.tokenizer import TokenizerInvalid
 from training.run_directory import RunExists
 
-TINY = [
-    *("model.vision.image_size=16", "model.vision.patch_size=8", "model.vision.width=8", "model.vision.depth=1"),
-    *("model.vision.mlp_width=8", "model.vision.heads=2"),
-    *(
-        f"model.{stream}.{size}"
-        for stream in ("language", "expert")
-        for size in ("width=16", "mlp_width=16", "depth=1")
-    ),
-    *(f"model.{stream}.{size}" for stream in ("language", "expert") for size in ("heads=2", "head_dim=8")),
-    *("model.action_dim=8", "model.action_horizon=4", "model.max_token_len=64", "execution_horizon=2"),
-    *("batch_size=2", "steps=6", "save_every=3", "log_every=1", "denoising_steps=2"),
-    *("optimizer.warmup_steps=1", "optimizer.decay_steps=50"),
-]
-"""Every part of the model, at a size that trains six steps in no time."""
 NAME = "pi05_maniskill_stackcube_small"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Decoded frames and compiled programs stay out of the user's cache; what one run compiled the next one reuses."""
-    before = jax.config.jax_compilation_cache_dir
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CHUNKWIRE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # the processes compile as this one does
-        reset_cache()
-        use_compile_cache()
-        yield
-    jax.config.update("jax_compilation_cache_dir", before)
-    reset_cache()
+pytestmark = pytest.mark.usefixtures("own_caches")
 
 
 @pytest.fixture(scope="module")
-def experiment(lerobot_dataset):
-    return override(find_experiment(NAME), [*TINY, f"dataset={lerobot_dataset}"])
+def experiment(lerobot_dataset, tiny_settings):
+    return override(find_experiment(NAME), [*tiny_settings, f"dataset={lerobot_dataset}"])
 
 
 @pytest.fixture(scope="module")
@@ -321,20 +293,22 @@ def test_a_dataset_that_is_wider_than_the_model_says_which_setting_makes_room(ex
     )
 
 
-def _command(runs, dataset, *more):
-    settings = [part for setting in TINY for part in ("--set", setting)]
+@pytest.fixture(scope="module")
+def command(runs, lerobot_dataset, tiny_settings):
+    """`train` with a run of the name `stopped`, as a process begins it."""
+    settings = [part for setting in tiny_settings for part in ("--set", setting)]
     program = "from training.cli import main; main()"
     return [
         *(sys.executable, "-c", program, NAME, "--exp-name", "stopped", "--runs", str(runs)),
-        *("--dataset", str(dataset), *settings, *more),
+        *("--dataset", str(lerobot_dataset), *settings),
     ]
 
 
 @pytest.fixture(scope="module")
-def interrupted(runs, lerobot_dataset):
+def interrupted(command):
     """A real process that got Ctrl-C after its second step: its exit code and what it said."""
     long = ("--set", "steps=100000", "--set", "save_every=100000")
-    with subprocess.Popen(_command(runs, lerobot_dataset, *long), stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*command, *long], stderr=subprocess.PIPE, text=True) as process:
         said = []
         for line in process.stderr:
             said.append(line)
@@ -352,11 +326,11 @@ def test_ctrl_c_saves_the_state_reached_and_exits_with_130(interrupted, runs):
     assert load_policy(step).parameter_count > 0
 
 
-def test_a_run_that_was_stopped_goes_on_where_it_was(interrupted, runs, lerobot_dataset):
+def test_a_run_that_was_stopped_goes_on_where_it_was(interrupted, runs, command):
     folder = runs / NAME / "stopped"
     done = metrics(folder)[-1]["step"] + 1
     more = ("--resume", "--set", f"steps={done + 2}", "--set", "save_every=100000")
-    result = subprocess.run(_command(runs, lerobot_dataset, *more), capture_output=True, text=True, check=False)
+    result = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == f"Trained. Serve it: serve --checkpoint {folder / str(done + 1)}"
     assert [line["step"] for line in metrics(folder)] == list(range(done + 2))

@@ -35,6 +35,8 @@ def _full(family: Family, task: str) -> Experiment:
         mask_padded_steps=True,
         augment=True,
         init=f"gs://openpi-assets/checkpoints/{family}_base/params",
+        held_out=0.05,
+        validate_every=1_000,
         log_every=100,
     )
 

@@ -12,7 +12,7 @@ from tensorboardX import SummaryWriter
 
 from policy_protocol.errors import ChunkwireError
 
-__all__ = ["Sink", "SinkMissing", "TensorBoard", "WeightsAndBiases"]
+__all__ = ["Sink", "SinkMissing", "TensorBoard", "WeightsAndBiases", "import_wandb"]
 
 
 class SinkMissing(ChunkwireError):
@@ -71,12 +71,8 @@ class WeightsAndBiases:
     """
 
     def __init__(self, directory: Path, name: str, run_id: str, settings: Mapping[str, Any]) -> None:
-        try:
-            import wandb  # heavy, and wanted by few
-        except ImportError as error:
-            raise SinkMissing("--wandb needs the package wandb: pip install wandb, or leave --wandb out.") from error
-        self._wandb = wandb
-        self._run = wandb.init(
+        self._wandb = import_wandb()
+        self._run = self._wandb.init(
             project="chunkwire", name=name, id=run_id, resume="allow", dir=str(directory), config=dict(settings)
         )
 
@@ -88,3 +84,12 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def import_wandb() -> Any:
+    """The package wandb, imported only here: it is heavy, and wanted by few. Raises `SinkMissing`."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise SinkMissing("--wandb needs the package wandb: pip install wandb, or leave --wandb out.") from error
+    return wandb

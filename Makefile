@@ -45,7 +45,7 @@ setup: .venv/installed .venv-sim/installed ## Make both environments and check t
 
 .venv/installed: pyproject.toml docker/constraints/model.txt
 	@echo '== model environment (.venv): jax, no torch'
-	docker/make-environment.sh $(PYTHON) .venv docker/constraints/model.txt '.[server,train,dev]' $(JAX_EXTRA)
+	docker/make-environment.sh $(PYTHON) .venv docker/constraints/model.txt '.[server,train,lerobot,dev]' $(JAX_EXTRA)
 	# The package itself pins numpy below 2; its code runs unmodified on the numpy that is here.
 	$(MODEL)/pip install --quiet --no-deps openpi-client==0.1.2
 	touch $@

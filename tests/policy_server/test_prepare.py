@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from policy_server.session import Question
 
 class Transforming:
     """Says on which thread it was called."""
+
+    spec = SimpleNamespace(observation=SimpleNamespace(cameras=()))  # no camera, hence no JPEG to decode
 
     def __init__(self, seconds):
         self.seconds = seconds

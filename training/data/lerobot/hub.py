@@ -43,4 +43,3 @@ def find_dataset(name: str) -> Path:
             f"There is no folder {name}, and the Hugging Face Hub did not give it: {reason} Check the name and the "
             "network; a private dataset needs HF_TOKEN."
         ) from error
-    return Path(folder)

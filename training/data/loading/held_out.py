@@ -22,7 +22,7 @@ def held_out_episodes(count: int, fraction: float, seed: int) -> tuple[int, ...]
     if fraction == 0.0:
         return ()
     if count < 2:
-        raise DatasetInvalid("A dataset of one episode cannot hold any out. Set the held-out fraction to 0.")
+        raise DatasetInvalid("A dataset of one episode cannot hold any out. Pass --set held_out=0.")
     ranked = sorted(range(count), key=lambda episode: _share(seed, episode))
     size = sum(_share(seed, episode) < fraction for episode in range(count))
     return tuple(sorted(ranked[: min(max(1, size), count - 1)]))

@@ -1,13 +1,12 @@
-"""Goals 6 and 7: samples a second of the data loader on one core, and how much of a training step waits for it.
+"""Goal 6: samples a second of the data loader on one core.
 
-    python benchmarks/loader.py [--peer-python PYTHON] [--training-steps 30]
+    python benchmarks/loader.py [--rounds 5]
 
 Goal 6: at least 3,000 samples a second with two 224x224 cameras and a warm cache; horizon 50 costs at most 1.05 times
-horizon 10. Against it stand the loader that this work grew from (a sample is a slice of rows, every image of which is
-decoded) and lerobot itself, when --peer-python names a Python that has it. Goal 7: at most 2% of a step is waiting,
-in the training loop itself, by its own `metrics.jsonl`.
+horizon 10. Against it stands the loader that this work grew from, rebuilt: a sample is a slice of rows, every image of
+which is decoded.
 
-All loaders run in one thread on one core, on one dataset, and take turns: A B C A B C … "Cold" is the first epoch with
+All loaders run on one core, on one dataset, and take turns: A B C A B C … "Cold" is the first epoch with
 everything that comes before it: opening the dataset and decoding all its frames. The dataset is small enough to lie in
 the page cache, and so are its frames: what a disk adds is not in these figures.
 """
@@ -18,14 +17,10 @@ import contextlib
 import dataclasses
 import io
 import itertools
-import json
 import os
 import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +49,6 @@ class Setting:
     rounds: int
     decoded: int
     """Samples in a turn of a loader that decodes them."""
-    peer_python: str | None
 
 
 def open_ours(root: Path, cache: Path, horizon: int) -> Loader | MixedLoader:
@@ -90,12 +84,7 @@ def measure(root: Path, horizon: int, work: Path, setting: Setting) -> dict[str,
     }
     loaded = {"ours, cold": epoch * _BATCH, "ours, warm": _WARM_BATCHES * _BATCH}
     _check(ours, decoding, rows)
-    with contextlib.ExitStack() as stack:
-        if setting.peer_python is not None:
-            name, load = stack.enter_context(_lerobot(setting.peer_python, root, horizon))
-            _check_lerobot(ours, load, rows)
-            ways = {name: lambda: load(rows), **ways}
-        seconds = interleaved(ways, setting.rounds, calls=1)
+    seconds = interleaved(ways, setting.rounds, calls=1)
     return {name: loaded.get(name, len(rows)) / float(np.median(each)) for name, each in seconds.items()}
 
 
@@ -107,39 +96,10 @@ def _check(ours: Loader | MixedLoader, decoding: DecodingLoader, rows: np.ndarra
     np.testing.assert_array_equal(batch.actions, actions)
 
 
-@contextlib.contextmanager
-def _lerobot(python: str, root: Path, horizon: int) -> Iterator[tuple[str, Callable[[np.ndarray], list[float]]]]:
-    """lerobot's name and version, and what loads rows in its process."""
-    script = Path(__file__).with_name("loader_lerobot.py")
-    command = [python, str(script), str(root), str(horizon)]
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=offline
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        ready = process.stdout.readline().split()
-        if ready[:1] != ["ready"]:
-            raise SystemExit(f"--peer-python {python} cannot run lerobot. Try: {' '.join(command)}")
-
-        def load(rows: np.ndarray) -> list[float]:
-            print(*rows.tolist(), file=process.stdin, flush=True)
-            return [float(figure) for figure in process.stdout.readline().split()]
-
-        yield f"lerobot {ready[1]}", load
-        process.stdin.close()
-
-
-def _check_lerobot(ours: Loader | MixedLoader, load: Callable[[np.ndarray], list[float]], rows: np.ndarray) -> None:
-    batch = ours.samples(rows)
-    expected = [batch.actions.sum(dtype=np.float64), batch.images["image"].mean(dtype=np.float64)]
-    np.testing.assert_allclose(load(rows), expected, rtol=1e-3, atol=1e-2)
-
-
 def loaders(work: Path, setting: Setting, cameras: list[int], horizons: list[int]) -> None:
     """The table of goal 6."""
     core = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(core)})  # and whatever is started from here: decoding threads, lerobot
+    os.sched_setaffinity(0, {max(core)})  # and whatever is started from here: decoding threads
     columns = {}
     for count in cameras:
         root = write_dataset(work / f"cameras{count}", count, setting.episodes, setting.length, _SIDE)
@@ -160,36 +120,6 @@ def loaders(work: Path, setting: Setting, cameras: list[int], horizons: list[int
         console.print(f"ours, warm, {count} x {_SIDE}x{_SIDE}: {ratio}")
 
 
-def waiting(work: Path, experiment: str, dataset: Path, steps: int) -> None:
-    """The line of goal 7: `train` itself in a process of its own, on all cores."""
-    settings = [f"steps={steps}", "log_every=5", f"save_every={steps}", "optimizer.warmup_steps=1"]
-    command = [
-        sys.executable,
-        "-c",
-        "from training.cli import main; main()",
-        "run",
-        experiment,
-        "--exp-name",
-        "waiting",
-    ]
-    command += ["--dataset", str(dataset), "--runs", str(work / "runs")]
-    command += [part for setting in settings for part in ("--set", setting)]
-    done = subprocess.run(
-        command, env={**os.environ, "CHUNKWIRE_CACHE": str(work / "cache")}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    lines = (work / "runs" / experiment / "waiting" / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines[1:]]  # the first has the compilation in it
-    share = statistics.median(record["data_wait_share"] for record in records)
-    seconds = statistics.median(record["step_seconds"] for record in records)
-    worst = max(record["data_wait_share"] for record in records)
-    console.print(
-        f"{experiment}: {seconds * 1e3:.0f} ms a step, waiting for data {share:.2%} of it "
-        f"(worst of {len(records)} records of 5 steps: {worst:.2%})"
-    )
-
-
 def main(
     cameras: Annotated[str, typer.Option(help="Numbers of cameras, separated by commas.")] = "1,2",
     horizons: Annotated[str, typer.Option(help="Action horizons, separated by commas.")] = "10,50",
@@ -197,19 +127,13 @@ def main(
     length: Annotated[int, typer.Option(help="Rows of an episode.")] = 100,
     rounds: Annotated[int, typer.Option(help="Turns of each loader.")] = 5,
     decoded: Annotated[int, typer.Option(help="Samples in a turn of a loader that decodes them, at most 32.")] = 8,
-    peer_python: Annotated[str | None, typer.Option(help="Python of an environment with lerobot[dataset].")] = None,
-    experiment: Annotated[str, typer.Option(help="Experiment of goal 7.")] = "pi05_maniskill_stackcube_small",
-    dataset: Annotated[Path | None, typer.Option(help="Dataset of goal 7 instead of the one made here.")] = None,
-    training_steps: Annotated[int, typer.Option(help="Steps of goal 7, at least 10; 0 leaves it out.")] = 30,
 ) -> None:
-    """Print one table and a line."""
-    setting = Setting(episodes, length, rounds, decoded, peer_python)
+    """Print one table."""
+    setting = Setting(episodes, length, rounds, decoded)
     counts, lengths = ([int(part) for part in text.split(",")] for text in (cameras, horizons))
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         loaders(work, setting, counts, lengths)
-        if training_steps:
-            waiting(work, experiment, dataset or work / f"cameras{max(counts)}", training_steps)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from policy_protocol.messages import (
 )
 from policy_protocol.spec import PolicySpec
 from policy_protocol.steps import StepsReply, StepsRequest, is_steps_request
+from policy_server.observation_limits import require_modest
 
 __all__ = ["Question", "Session"]
 
@@ -100,6 +101,7 @@ class Session:
         if is_steps_request(message):
             return StepsRequest.from_wire(message)
         if not is_envelope(message):
+            require_modest(message)
             return Question((message,), None, False, None, encoding, None)
         return self.admit(InferRequest.from_wire(message), encoding)
 
@@ -107,8 +109,10 @@ class Session:
         """Take an envelope request, whichever transport decoded it, apart into rows.
 
         Raises:
-            InvalidObservation: its batch is too large, or an array has no leading axis of it.
+            InvalidObservation: its batch is too large, an array has no leading axis of it, or it has more entries than
+                any robot.
         """
+        require_modest(request.observation)
         observations = self._rows(request) if request.batch is not None else (request.observation,)
         return Question(
             observations,

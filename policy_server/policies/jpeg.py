@@ -24,6 +24,14 @@ _MOST_SCANS = 8
 preview in its header as many."""
 
 
+class _Header(JpegImageFile):
+    """Reads what is needed to decode, and nothing of what cameras write about themselves: EXIF may hold thousands of
+    entries that overlap, each a copy and a warning."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
 def decoded(observation: Observation, cameras: Mapping[str, CameraSpec], path: str = "") -> Observation:
     """The observation with pixels where JPEGs were; the same object where there were none.
 
@@ -57,7 +65,7 @@ def _pixels(data: bytes, camera: CameraSpec, key: str) -> UInt8[np.ndarray, "hei
     if len(data) > largest:
         raise _refused(key, f"has {len(data):,} bytes; of its camera's size it has at most {largest:,}")
     try:
-        image = JpegImageFile(io.BytesIO(data))  # reads the header only; Image.open would try every kind of JPEG file
+        image = _Header(io.BytesIO(data))  # Image.open would try every kind of JPEG file
         _require_plain(image, camera, key)
         _require_few_scans(data, key)
         return np.asarray(image)

@@ -47,6 +47,9 @@ PROCESS_METADATA = "chunkwire-process"
 _LONGEST_MESSAGE, _LONGEST_FIELD = 2000, 200
 """Bytes; HTTP/2 allows 8 KB of metadata, and a client's own keys may be in them."""
 
+_MOST_ROWS = 65_536
+"""Of one request; a server takes fewer (`serve --max-batch`)."""
+
 
 def request_to_proto(request: InferRequest) -> pb.InferRequest:
     """The message of a request. Raises `CodecError` for an observation that cannot be sent."""
@@ -92,12 +95,22 @@ def request_from_proto(message: pb.InferRequest) -> InferRequest:
             wire[name] = getattr(message, name)
     if message.HasField("episode"):
         wire["episode"] = _moment(message.episode)
+    _require_rows(message)
     for name, rows in (("noise_seed", list(message.noise_seeds)), ("episode", [*map(_moment, message.episodes)])):
         if rows and name in wire:
             raise CodecError(f"The request has both {name} and {name}s; one of them is for all rows.", field=name)
         if rows:
             wire[name] = rows
     return InferRequest.from_wire(wire)
+
+
+def _require_rows(message: pb.InferRequest) -> None:
+    """As many as the batch has, before a byte or two each become objects."""
+    for name, rows in (("noise_seeds", len(message.noise_seeds)), ("episodes", len(message.episodes))):
+        if rows and rows != message.batch:
+            raise CodecError(f"The request has {rows} {name} for a batch of {message.batch}.", field=name)
+        if rows > _MOST_ROWS:
+            raise CodecError(f"The request has {rows} {name}, which is more than {_MOST_ROWS:,}.", field=name)
 
 
 def _moment(message: pb.EpisodeMoment) -> dict[str, Any]:

@@ -81,6 +81,17 @@ def test_a_seed_for_all_rows_beside_one_for_each_is_refused():
         request_from_proto(message)
 
 
+def test_rows_of_seeds_and_episodes_are_as_many_as_the_batch():
+    message = request_to_proto(InferRequest(1, {"prompt": "x"}, noise_seed=(1, 2), batch=2))
+    message.batch = 3
+    with pytest.raises(CodecError, match=r"^The request has 2 noise_seeds for a batch of 3\.$"):
+        request_from_proto(message)
+    message = request_to_proto(InferRequest(1, {"prompt": "x"}, batch=70_000))
+    message.episodes.extend([pb.EpisodeMoment()] * 70_000)
+    with pytest.raises(CodecError, match=r"^The request has 70000 episodes, which is more than 65,536\.$"):
+        request_from_proto(message)
+
+
 def test_fields_that_are_none_come_back_as_none():
     assert there_and_back(InferRequest(0, {})) == InferRequest(0, {})
 

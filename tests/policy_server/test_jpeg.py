@@ -152,6 +152,15 @@ def test_a_jpeg_that_is_not_its_cameras_is_refused_and_says_why(data, what):
     assert error.value.message.endswith("Send another one, or raw uint8 pixels.")
 
 
+def test_what_a_camera_writes_about_itself_is_not_read(recwarn):
+    """Pillow would look for a resolution in it, and warn of each damaged entry."""
+    damaged = b"MM\x00\x2a\x00\x00\x00\x08" + (200).to_bytes(2, "big") + bytes(range(12)) * 200
+    data = encode(picture(), exif=b"Exif\x00\x00" + damaged)
+    (camera,) = [one for one in LIBERO.observation.cameras if one.key == "observation/image"]
+    assert decoded({camera.key: JpegImage(data)}, {camera.key: camera})[camera.key].shape == (224, 224, 3)
+    assert not recwarn.list
+
+
 def test_a_jpeg_under_no_cameras_key_is_refused():
     with pytest.raises(InvalidObservation) as error:
         decoded({"observation/state": JpegImage(encode(picture()))}, CAMERAS)

@@ -138,3 +138,25 @@ def test_a_question_about_steps_with_a_wrong_field_is_malformed(session, fields,
     with pytest.raises(CodecError) as error:
         session.understand(pack({"id": 1, **fields}))
     assert error.value.message == message
+
+
+def nested(depth: int) -> dict[str, object]:
+    return {"a": nested(depth - 1)} if depth else {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [
+        ({f"key{number}": "x" for number in range(1001)}, "The observation has more than 1,000 entries."),
+        ({"images": {str(number): "x" for number in range(1000)}}, "The observation has more than 1,000 entries."),
+        (nested(8), "The observation has maps in maps more than 8 deep."),
+        ({"k" * 201: "x"}, "The observation has a key of more than 200 characters."),
+    ],
+)
+@pytest.mark.parametrize("batch", [None, 8])
+def test_an_observation_with_more_structure_than_any_robots_is_refused_before_it_is_split(
+    session, observation, message, batch
+):
+    frame = pack(observation) if batch is None else pack(InferRequest(1, observation, batch=batch).to_wire())
+    with pytest.raises(InvalidObservation, match=message):
+        session.understand(frame)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from policy_protocol.errors import ChunkwireError, StepNotServed
+from policy_protocol.errors import ChunkwireError, Overloaded, StepNotServed
 from policy_protocol.spec import PolicySpec
 from policy_server.log import log
 from policy_server.long_work import long_work
@@ -18,6 +18,8 @@ __all__ = ["Follower", "first_step"]
 
 _LISTED = 40
 """Most steps that an error names."""
+_MOST_ASKING = 4
+"""Clients that may wait while another one's step is loaded: each load changes what everybody is answered from."""
 
 
 class Followed(Protocol):
@@ -69,6 +71,7 @@ class Follower:
         self.on_request = on_request
         self._tried = self._served
         self._loading = asyncio.Lock()
+        self._asking = 0
         self._loads: set[asyncio.Task[PolicySpec]] = set()
 
     @property
@@ -104,15 +107,24 @@ class Follower:
     async def load(self, step: int) -> PolicySpec:
         """Serve a step of the run, older or newer; returns its spec. One after another, in the order of asking.
 
-        A client that does not wait for it changes nothing: the step is loaded all the same.
+        A client that leaves while its step waits for others is forgotten. Once loading has begun it is brought to its
+        end, whoever waits.
 
         Raises:
             StepNotServed: there is no such step, or it cannot be used, and the one before is still served.
+            Overloaded: enough clients wait for steps of theirs.
         """
         if not self.on_request:
             raise StepNotServed(
                 "This server loads every newer step of its run by itself. Start it with --follow-on-request to choose."
             )
+        if self._asking >= _MOST_ASKING:
+            raise Overloaded(f"{_MOST_ASKING} clients wait for steps of theirs already; the server has one policy.")
+        self._asking += 1
+        try:
+            await self._loading.acquire()
+        finally:
+            self._asking -= 1
         loading = asyncio.create_task(self._load(step))
         self._loads.add(loading)
         loading.add_done_callback(self._loaded)
@@ -124,7 +136,7 @@ class Follower:
             loading.exception()  # is known, even where nobody waits for it any more
 
     async def _load(self, step: int) -> PolicySpec:
-        async with self._loading:
+        try:
             steps = await self.steps()
             if step not in steps:
                 raise StepNotServed(f"There is no complete step {step} of {self._name}. It has {_listed(steps)}.")
@@ -140,6 +152,8 @@ class Follower:
                     "The server's log has the reason."
                 ) from error
             return self._policy.spec
+        finally:
+            self._loading.release()
 
     async def _put(self, step: int) -> None:
         begun = time.monotonic()

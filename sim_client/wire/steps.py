@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 
 from policy_protocol import PolicySpec
 from policy_protocol.errors import ProtocolViolation, ServerUnavailable, SpecMismatch, StepNotServed
 from policy_protocol.steps import STEPS_FEATURE, StepsReply, StepsRequest
-from sim_client.wire.link import Link
+from sim_client.wire.link import Link, LinkLost
 from sim_client.wire.same_policy import differences
 
 __all__ = ["ask_steps", "require_step"]
@@ -28,7 +28,11 @@ def ask_steps(links: Sequence[Link], request: Callable[[], StepsRequest], timeou
     questions = [request() for _ in links]
     pool = ThreadPoolExecutor(len(links))
     try:
-        replies = list(pool.map(lambda link, question: _ask(link, question, timeout_s), links, questions))
+        asked = [pool.submit(_ask, link, question, timeout_s) for link, question in zip(links, questions, strict=True)]
+        replies = [one.result() for one in asked]
+    except LinkLost:
+        wait(asked)  # the caller asks again, and a link takes one question at a time
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C must not wait for a server that loads
     for reply in replies:

@@ -58,6 +58,8 @@ class ModelSource:
         log.info("loaded %s: %s, %s parameters", source, policy.model.family, f"{policy.parameter_count:,}")
         if self.follow is None:
             return policy, None
-        return policy, Follower(
-            policy, self.follow, lambda step: reload_policy(policy, step), on_request=self.on_request
-        )
+
+        def reload(step: Path) -> None:
+            reload_policy(policy, step, spec=self.spec, tokenizer=self.tokenizer)
+
+        return policy, Follower(policy, self.follow, reload, on_request=self.on_request)

@@ -144,6 +144,14 @@ def test_a_step_with_other_norm_stats_is_refused(run, served):
     assert error.value.message.endswith("has other norm stats than the checkpoint that is served; start a new server.")
 
 
+def test_a_step_whose_spec_says_otherwise_is_refused(run, served):
+    policy, _ = served
+    other = dataclasses.replace(LIBERO, policy=dataclasses.replace(LIBERO.policy, denoising_steps=3))
+    message = r"another policy than the one that is served: its spec differs in policy\. Start a new server\.$"
+    with pytest.raises(CheckpointInvalid, match=message):
+        reload_policy(policy, write_step(run, 29, spec=other))
+
+
 def test_whatever_goes_wrong_the_next_step_gets_its_chance(run, policy, caplog):
     reload_policy(policy, first_step(run))
     loaded = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,20 +70,46 @@ def load_policy(
     return Policy(model, flat, assets, attention, placements, reading)
 
 
-def reload_policy(policy: Policy, step: Path) -> None:
+def reload_policy(
+    policy: Policy,
+    step: Path,
+    *,
+    spec: PolicySpec | str | os.PathLike[str] | None = None,
+    tokenizer: str | None = None,
+) -> None:
     """Put the weights of another step of the same run into a policy, in place.
 
+    Args:
+        spec, tokenizer: as the policy was loaded with.
+
     Raises:
-        CheckpointInvalid, ParamsMismatch: the step is damaged, or of another model or other norm stats; the policy
-            keeps what it has.
+        CheckpointInvalid, ParamsMismatch: the step is damaged, or of another model, spec or other norm stats; the
+            policy keeps what it has.
     """
-    assets = read_assets(step)
+    assets = read_assets(step, spec=spec, tokenizer=tokenizer)
+    if other := _other_fields(policy.spec, assets.spec):
+        raise CheckpointInvalid(
+            f"{step} is another policy than the one that is served: its spec differs in {', '.join(other)}. "
+            "Start a new server."
+        )
     _, flat = _read_weights(step, assets, jnp.dtype(policy.model.dtype), policy.reading_placement)
     check_params(flat, policy.model, str(step))
     before, after = (spec.policy.norm_stats_hash for spec in (policy.spec, assets.spec))
     if before != after:
         raise CheckpointInvalid(f"{step} has other norm stats than the checkpoint that is served; start a new server.")
     policy.replace_weights(flat, assets.spec)
+
+
+def _other_fields(before: PolicySpec, after: PolicySpec) -> list[str]:
+    """Sections in which a step's spec says other things than its number, its weights' facts and the versions."""
+    same = replace(
+        after.policy,
+        checkpoint=before.policy.checkpoint,
+        versions=before.policy.versions,
+        norm_stats_hash=before.policy.norm_stats_hash,
+    )
+    after = replace(after, policy=same)
+    return [field.name for field in fields(after) if getattr(before, field.name) != getattr(after, field.name)]
 
 
 def _read_weights(

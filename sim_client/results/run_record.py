@@ -21,7 +21,7 @@ from sim_client.simulator import SimulationSettings
 
 __all__ = ["FORMAT", "RunRecord"]
 
-FORMAT = "chunkwire-evaluation/1"
+FORMAT = "chunkwire-evaluation/2"
 
 _FREE_OPTIONS = ("episodes", "retries")
 """Options that a continued run may change: neither alters what an episode measures."""
@@ -133,7 +133,9 @@ class RunRecord:
     def read(cls, path: Path) -> RunRecord:
         """Read a `run.json`. Raises `RecordsError` naming the file."""
         try:
-            return from_json(cls, json.loads(path.read_text(encoding="utf-8")))
+            content = json.loads(path.read_text(encoding="utf-8"))
+            _require_format(content, path)
+            return from_json(cls, content)
         except OSError as error:
             raise RecordsError(
                 f"{path} cannot be read: {error.strerror or error}. "
@@ -141,6 +143,15 @@ class RunRecord:
             ) from error
         except (ValueError, SpecInvalid) as error:
             raise RecordsError(f"{path} is not the record of an evaluation: {error}") from error
+
+
+def _require_format(content: Any, path: Path) -> None:
+    written = content.get("format") if isinstance(content, dict) else None
+    if isinstance(written, str) and written != FORMAT:
+        raise RecordsError(
+            f"{path} was written by another version of sim-client ({written}; this one writes {FORMAT}). "
+            "Pass --out DIR for a run of its own, or --overwrite to replace these results."
+        )
 
 
 def _facts(run: RunRecord) -> dict[str, Any]:

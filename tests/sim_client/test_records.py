@@ -249,3 +249,15 @@ def test_episodes_without_their_run_are_refused(describe_run, tmp_path, write):
 def test_a_directory_without_a_run_says_what_to_name(tmp_path):
     with pytest.raises(RecordsError, match=r"run.json cannot be read: No such file.*Name a directory that `sim-client"):
         read_results(tmp_path)
+
+
+def test_results_of_another_version_say_how_to_go_on(describe_run, tmp_path):
+    path = tmp_path / "run.json"
+    describe_run().write(path)
+    path.write_text(path.read_text().replace("chunkwire-evaluation/2", "chunkwire-evaluation/1"))
+    message = (
+        r"run\.json was written by another version of sim-client \(chunkwire-evaluation/1; this one writes "
+        r"chunkwire-evaluation/2\)\. Pass --out DIR for a run of its own, or --overwrite to replace these results\.$"
+    )
+    with pytest.raises(RecordsError, match=message):
+        RunRecord.read(path)

@@ -87,7 +87,7 @@ def read_step(step):
     return PolicySpec.read(step / "assets" / SPEC_FILE)
 
 
-def reload(policy, step):
+def reload(policy, step, **_):
     policy.spec = read_step(step)
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from sim_client.crew import worker
@@ -27,12 +28,13 @@ class Member:
         log: receives what the process prints.
         threads: rendering threads of the process.
         silence_s: how long it may give no sign of life at work.
+        news: is set whenever a message has arrived.
     """
 
-    def __init__(self, workshop: Workshop, log: Path, threads: int, silence_s: float) -> None:
+    def __init__(self, workshop: Workshop, log: Path, threads: int, silence_s: float, news: threading.Event) -> None:
         context = multiprocessing.get_context("spawn")
         self.log = log
-        self.connection, theirs = context.Pipe()
+        self._connection, theirs = context.Pipe()
         self.process = context.Process(target=worker.worker_main, args=(theirs, workshop, log, threads), daemon=True)
         with _without_ctrl_c():
             self.process.start()
@@ -41,6 +43,10 @@ class Member:
         self.ready = False
         self._silence_s = silence_s
         self.heard(_START_S)
+        self._messages: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
+        # In a thread: who is stopped in the middle of a message lets its reader wait.
+        self._listener = threading.Thread(target=self._listen, args=(news,), daemon=True)
+        self._listener.start()
 
     @property
     def idle(self) -> bool:
@@ -53,29 +59,38 @@ class Member:
         return not self.idle and time.monotonic() > self.deadline
 
     def take(self, job: Any) -> None:
-        """Start on `job`. If the process is dead already, the next `receive` tells."""
+        """Start on `job`. If the process is dead already, the next of `messages` tells."""
         self.job = job
         self.heard()
         with suppress(BrokenPipeError, ConnectionResetError):
-            self.connection.send(job)
+            self._connection.send(job)
 
     def heard(self, patience_s: float | None = None) -> None:
         """Note a sign of life; the next one is due within `patience_s` seconds."""
         self.patience_s = max(self._silence_s, patience_s or 0.0)
         self.deadline = time.monotonic() + self.patience_s
 
-    def receive(self) -> tuple[Any, ...] | None:
-        """The next message, or None when the process is dead."""
-        try:
-            return self.connection.recv()
-        except (EOFError, OSError):  # the end of the pipe, or of half a message
-            return None
+    def messages(self) -> Iterator[tuple[Any, ...] | None]:
+        """What has arrived; None when the process is dead."""
+        while not self._messages.empty():
+            yield self._messages.get()
+
+    def _listen(self, news: threading.Event) -> None:
+        message: tuple[Any, ...] | None = ()
+        while message is not None:
+            try:
+                message = self._connection.recv()
+            except (EOFError, OSError):  # the end of the pipe, or of half a message
+                message = None
+            self._messages.put(message)
+            news.set()
 
     def end(self) -> None:
         """Make an end of the process."""
         self.process.kill()
         self.process.join()
-        self.connection.close()
+        self._listener.join()  # to the end of the pipe, which only the process held open
+        self._connection.close()
 
     def death(self) -> str:
         """Why the process died, with the last line it printed."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class ProcessCrew:
         self._most_crashes = most_crashes
         self._threads = max(1, (os.cpu_count() or 1) // size)
         self._crashes = 0
+        self._news = threading.Event()
         self._members = [self._hire(number) for number in range(size)]
 
     def run(self, take: Callable[[], Any], on_note: OnNote = lambda worker, note: None) -> Iterator[Event]:
@@ -57,7 +58,8 @@ class ProcessCrew:
                     news = True
                     yield event
             if not news:  # else somebody may be idle now
-                wait([member.connection for member in self._members], timeout=self._until_the_next_deadline())
+                self._news.wait(self._until_the_next_deadline())
+            self._news.clear()
 
     def stop(self) -> None:
         """See `Crew.stop`."""
@@ -70,7 +72,7 @@ class ProcessCrew:
 
     def _hire(self, number: int) -> Member:
         log = self._directory / f"worker_{number}.log"
-        return Member(self._workshop, log, self._threads, self._silence_s)
+        return Member(self._workshop, log, self._threads, self._silence_s, self._news)
 
     def _start(self, take: Callable[[], Any]) -> bool:
         """Give idle workers jobs; False when no job is in flight and none is left."""
@@ -84,8 +86,7 @@ class ProcessCrew:
 
     def _attend(self, number: int, member: Member, on_note: OnNote) -> Event | None:
         """Handle what one worker has to say, up to the first event."""
-        while member.connection.poll():
-            message = member.receive()
+        for message in member.messages():
             if message is None:
                 return self._bury(number, member, member.death())
             if (event := self._understand(number, member, message, on_note)) is not None:

@@ -30,8 +30,9 @@ def test_a_killed_workers_job_comes_back_and_another_worker_does_it(tmp_path):
     assert jobs.lost == [(3, "the worker died by SIGKILL")]
 
 
-def test_a_worker_that_hangs_is_killed_when_its_patience_is_over(tmp_path):
-    (tmp_path / "fate_2").write_text("SIGSTOP")
+@pytest.mark.parametrize("fate", ["SIGSTOP", "half_a_message"])
+def test_a_worker_that_hangs_is_killed_when_its_patience_is_over(tmp_path, fate):
+    (tmp_path / "fate_2").write_text(fate)
     jobs = Jobs(1, 2).run(crew_of(1, tmp_path, silence_s=2.0))
     assert jobs.squares == {1: 1, 2: 4}
     assert jobs.lost == [(2, "the worker gave no sign of life for 2 s")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,6 +48,9 @@ class _SquareBench:
         if fate == "raise":
             print("ValueError: it is odd", flush=True)
             raise ValueError("it is odd")
+        if fate == "half_a_message":
+            os.write(self.tell._connection.fileno(), struct.pack("!i", 1000) + b"half")
+            fate = "SIGSTOP"
         os.kill(os.getpid(), getattr(signal, fate))
         time.sleep(60)
 

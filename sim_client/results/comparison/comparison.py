@@ -9,11 +9,10 @@ from pathlib import Path
 
 from sim_client.results.comparison.pair import RunPair
 from sim_client.results.comparison.run import ComparedRun, read_runs
-from sim_client.results.comparison.verdict import SIGNIFICANT, Verdict
+from sim_client.results.comparison.verdict import Verdict, findings, verdicts_on
 from sim_client.results.comparison.warnings import warnings
-from sim_client.statistics.holm import holm
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "comparison_of"]
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,7 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The result."""
-        if len(self.verdicts) == 1:
-            return str(self.verdicts[0])
-        apart = [f"{one.ahead} is better than {_behind(one)}" for one in self.verdicts if one.told_apart]
-        others = [f"{one.pair.second.name} and {one.pair.first.name}" for one in self.verdicts if not one.told_apart]
-        known = f"After Holm's correction (p<{SIGNIFICANT:g}): {', '.join(apart)}." if apart else ""
-        unknown = f"No difference can be told between {', nor between '.join(others)}." if others else ""
-        return f"{known} {unknown}".strip()
+        return findings(self.verdicts)
 
 
 def compare(directories: Sequence[Path]) -> Comparison:
@@ -50,23 +43,22 @@ def compare(directories: Sequence[Path]) -> Comparison:
         RecordsError: there is no evaluation in one of them, or it is damaged.
     """
     given = read_runs(directories)
-    runs = given if len(given) == 2 else tuple(sorted(given, key=_rate, reverse=True))
+    ranked = given if len(given) == 2 else tuple(sorted(given, key=_rate, reverse=True))
+    return comparison_of(given, ranked)
+
+
+def comparison_of(given: Sequence[ComparedRun], ranked: Sequence[ComparedRun]) -> Comparison:
+    """The runs of one task, every pair with a verdict.
+
+    Args:
+        given: in the order that the user named.
+        ranked: two as given, several with the best first.
+    """
     # Of a pair the second is the one that is expected to lead: the later of two, the better of several.
-    pairs = [RunPair(*given)] if len(given) == 2 else [RunPair(low, high) for high, low in combinations(runs, 2)]
-    differences = [pair.difference() for pair in pairs]
-    adjusted = holm([difference.p_value for difference in differences])
-    verdicts = tuple(
-        Verdict(pair, difference, p if len(pairs) > 1 else None)
-        for pair, difference, p in zip(pairs, differences, adjusted, strict=True)
-    )
-    return Comparison(runs, verdicts, warnings(given, pairs))
+    pairs = [RunPair(*ranked)] if len(ranked) == 2 else [RunPair(low, high) for high, low in combinations(ranked, 2)]
+    return Comparison(tuple(ranked), verdicts_on(pairs), warnings(given, pairs))
 
 
 def _rate(one: ComparedRun) -> float:
     value = one.summary.success_once.value
     return -1.0 if value is None else value
-
-
-def _behind(verdict: Verdict) -> str:
-    pair = verdict.pair
-    return pair.first.name if verdict.ahead == pair.second.name else pair.second.name

@@ -13,7 +13,7 @@ from sim_client.statistics.paired import PairedDifference
 from sim_client.statistics.rate import Rate
 from sim_client.statistics.unpaired import UnpairedDifference
 
-__all__ = ["Judge", "RunPair", "succeeded"]
+__all__ = ["Judge", "PooledPair", "RunPair", "succeeded"]
 
 Judge = Callable[[EpisodeRecord], bool]
 """What counts as success."""
@@ -74,6 +74,41 @@ class RunPair:
                 return f"that ended in an error in {one.name}"
         unfinished = self.second if seed in self.first.scored else self.first
         return f"that {unfinished.name} has still to run"
+
+
+@dataclass(frozen=True)
+class PooledPair:
+    """The same two policies on several tasks, every episode counted once."""
+
+    pairs: tuple[RunPair, ...]
+    """One per task, their first runs of one policy and their second runs of the other."""
+
+    @property
+    def first(self) -> ComparedRun:
+        """A run that bears the first policy's name."""
+        return self.pairs[0].first
+
+    @property
+    def second(self) -> ComparedRun:
+        """A run that bears the second policy's name."""
+        return self.pairs[0].second
+
+    @property
+    def paired(self) -> bool:
+        """Whether the episodes of every task are."""
+        return all(pair.paired for pair in self.pairs)
+
+    def difference(self) -> Difference:
+        """Second minus first, over all episodes."""
+        if not self.paired:
+            return UnpairedDifference(self._total("first"), self._total("second"))
+        differences = [pair.difference() for pair in self.pairs]
+        cells = ("both", "only_first", "only_second", "neither")
+        return PairedDifference(*(sum(getattr(one, cell) for one in differences) for cell in cells))
+
+    def _total(self, side: str) -> Rate:
+        rates = [_rate(getattr(pair, side), succeeded) for pair in self.pairs]
+        return Rate(sum(rate.successes for rate in rates), sum(rate.episodes for rate in rates))
 
 
 def _rate(one: ComparedRun, judge: Judge) -> Rate:

@@ -13,7 +13,7 @@ from sim_client.results.directory import read_results
 from sim_client.results.run_record import RunRecord
 from sim_client.results.summary import Summary, summarize
 
-__all__ = ["ComparedRun", "read_runs"]
+__all__ = ["ComparedRun", "names_of", "read_runs", "require_several"]
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,38 @@ class ComparedRun:
         return frozenset(record.seed for record in self.records if record.outcome == "error")
 
 
-def read_runs(directories: Sequence[Path]) -> tuple[ComparedRun, ...]:
+def read_runs(directories: Sequence[Path], names: Sequence[str] = ()) -> tuple[ComparedRun, ...]:
     """Read two or more results directories of one task.
+
+    Args:
+        names: of the runs; by default the ends of their paths.
 
     Raises:
         InvalidOption: fewer than two, one of them twice, or different tasks.
         RecordsError: there is no evaluation in one of them, or it is damaged.
     """
-    if len(directories) < 2:
-        raise InvalidOption("Name at least two results directories: sim-client compare A B.", field="DIR")
-    _require_different(directories)
-    names = _names([directory.resolve() for directory in directories])
+    require_several(directories)
     runs = tuple(
         ComparedRun(name, directory, *read_results(directory))
-        for name, directory in zip(names, directories, strict=True)
+        for name, directory in zip(names or names_of(directories), directories, strict=True)
     )
     _require_one_task(runs)
     return runs
+
+
+def require_several(directories: Sequence[Path]) -> None:
+    """Raises `InvalidOption`: fewer than two, or one of them twice."""
+    if len(directories) < 2:
+        raise InvalidOption("Name at least two results directories: sim-client compare A B.", field="DIR")
+    _require_different(directories)
+
+
+def names_of(directories: Sequence[Path]) -> tuple[str, ...]:
+    """As much of each path's end as tells all of them apart."""
+    paths, depth = [directory.resolve() for directory in directories], 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    return tuple("/".join(path.parts[-depth:]) for path in paths)
 
 
 def _require_different(directories: Sequence[Path]) -> None:
@@ -81,11 +96,3 @@ def _require_one_task(runs: Sequence[ComparedRun]) -> None:
                 "Name runs of one task.",
                 field="DIR",
             )
-
-
-def _names(paths: Sequence[Path]) -> tuple[str, ...]:
-    """As much of each path's end as tells all of them apart."""
-    depth = 1
-    while len({path.parts[-depth:] for path in paths}) < len(paths):
-        depth += 1
-    return tuple("/".join(path.parts[-depth:]) for path in paths)

@@ -1,13 +1,15 @@
-"""What may be said of two runs, in one sentence."""
+"""What may be said of two runs, or of every two of several, in a sentence."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sim_client.results.comparison.pair import RunPair
+from sim_client.results.comparison.pair import PooledPair, RunPair
 from sim_client.statistics.difference import Difference
+from sim_client.statistics.holm import holm
 
-__all__ = ["GOAL", "SIGNIFICANT", "Verdict", "interval_text", "p_text"]
+__all__ = ["GOAL", "SIGNIFICANT", "Verdict", "findings", "interval_text", "p_text", "verdicts_on"]
 
 SIGNIFICANT = 0.05
 """Two runs are told apart where p is smaller."""
@@ -18,9 +20,9 @@ GOAL = 0.05
 
 @dataclass(frozen=True)
 class Verdict:
-    """On one pair of runs."""
+    """On one pair of runs, or on one pair of policies over several tasks."""
 
-    pair: RunPair
+    pair: RunPair | PooledPair
     difference: Difference
     p_adjusted: float | None = None
     """After Holm, where several pairs are tested; None for a single pair."""
@@ -40,6 +42,12 @@ class Verdict:
         """Name of the run with the higher rate, None where they are equal or nothing is known."""
         value = self.difference.value
         return None if not value else (self.pair.second if value > 0 else self.pair.first).name
+
+    @property
+    def behind(self) -> str:
+        """Name of the run that is not ahead."""
+        first, second = self.pair.first.name, self.pair.second.name
+        return first if self.ahead == second else second
 
     @property
     def lead(self) -> tuple[float, float]:
@@ -66,6 +74,27 @@ class Verdict:
         # The exact tests ask for a little more than the intervals do.
         but = "but " if self.lead[0] > 0 else ""
         return f"No difference can be told: {self.ahead} is ahead by {points}, {interval}, {but}{p}"
+
+
+def verdicts_on(pairs: Sequence[RunPair | PooledPair]) -> tuple[Verdict, ...]:
+    """A verdict on every pair, with Holm's correction where they are several."""
+    differences = [pair.difference() for pair in pairs]
+    adjusted = holm([difference.p_value for difference in differences])
+    return tuple(
+        Verdict(pair, difference, p if len(pairs) > 1 else None)
+        for pair, difference, p in zip(pairs, differences, adjusted, strict=True)
+    )
+
+
+def findings(verdicts: Sequence[Verdict]) -> str:
+    """What is known of one pair, or of several, in one or two sentences."""
+    if len(verdicts) == 1:
+        return str(verdicts[0])
+    apart = [f"{one.ahead} is better than {one.behind}" for one in verdicts if one.told_apart]
+    others = [f"{one.pair.second.name} and {one.pair.first.name}" for one in verdicts if not one.told_apart]
+    known = f"After Holm's correction (p<{SIGNIFICANT:g}): {', '.join(apart)}." if apart else ""
+    unknown = f"No difference can be told between {', nor between '.join(others)}." if others else ""
+    return f"{known} {unknown}".strip()
 
 
 def interval_text(interval: tuple[float, float]) -> str:

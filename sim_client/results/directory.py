@@ -18,7 +18,7 @@ from sim_client.results.mismatch import Mismatch
 from sim_client.results.records import EpisodeFile, final_records, read_records
 from sim_client.results.run_record import RunRecord
 
-__all__ = ["ResultsDirectory", "default_directory", "read_results", "report_path"]
+__all__ = ["ResultsDirectory", "default_directory", "evaluations_in", "read_results", "report_path"]
 
 _RUN, _EPISODES, _REPORT, _PAGE = "run.json", "episodes.jsonl", "report.md", "report.html"
 
@@ -33,6 +33,13 @@ def default_directory(run: RunRecord) -> Path:
 def report_path(directory: Path) -> Path:
     """Where the Markdown report of the evaluation in `directory` belongs."""
     return directory / _REPORT
+
+
+def evaluations_in(folder: Path) -> tuple[Path, ...]:
+    """The results directories that lie right in `folder`, by name; none where it is one itself, or no folder."""
+    if (folder / _RUN).exists() or not folder.is_dir():
+        return ()
+    return tuple(sorted(entry for entry in folder.iterdir() if (entry / _RUN).exists()))
 
 
 def read_results(path: Path) -> tuple[RunRecord, tuple[EpisodeRecord, ...]]:

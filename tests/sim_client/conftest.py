@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ sys.path.insert(0, str(HERE))  # tests/ holds no packages; the doubles beside th
 
 from fake_environment import FakeEnvironment  # noqa: E402
 from fake_policy_server import FakePolicyServer  # noqa: E402
+from written_results import write_results  # noqa: E402
 
 from policy_protocol import PolicySpec  # noqa: E402
 from policy_protocol.errors import ChunkwireError  # noqa: E402
@@ -115,6 +117,13 @@ def describe_run(spec: PolicySpec) -> Callable[..., RunRecord]:
         )
 
     return describe
+
+
+@pytest.fixture
+def results(describe_run: Callable[..., RunRecord], tmp_path: Path, monkeypatch) -> Callable[..., Path]:
+    """Write results directories into an empty current folder, see `write_results`."""
+    monkeypatch.chdir(tmp_path)
+    return partial(write_results, describe_run)
 
 
 @pytest.fixture

@@ -4,48 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from written_results import FIRST, SECOND
 
-from sim_client.episode.record import EpisodeRecord, Provenance
 from sim_client.errors import InvalidOption
 from sim_client.results.comparison import compare, markdown
 from sim_client.results.directory import ResultsDirectory
-
-PROVENANCE = Provenance("tiny/test/9", "hash", 0, {}, {}, ())
-LETTERS = {"s": "success", "f": "failure", "t": "timeout", "e": "error"}
-
-
-def episode(index: int, seed: int, letter: str, env_id: str) -> EpisodeRecord:
-    once = letter == "s"
-    stages = {"is_grasped": None if letter == "t" else 3}
-    return EpisodeRecord(
-        index, seed, env_id, LETTERS[letter], once, once and index % 2 == 0, 10, PROVENANCE, stages=stages
-    )
-
-
-@pytest.fixture
-def results(describe_run, tmp_path: Path, monkeypatch) -> Callable[..., Path]:
-    """Write a results directory: one letter per episode, `s`uccess, `f`ailure, `t`imeout or `e`rror."""
-    monkeypatch.chdir(tmp_path)
-
-    def write(name: str, letters: str, **options: object) -> Path:
-        run = describe_run(**{"episodes": len(letters), **options})
-        run = replace(run, checkpoint=f"tiny/test/{name}")
-        with ResultsDirectory(Path(name), run) as directory:
-            for index, (seed, letter) in enumerate(zip(run.seeds, letters, strict=False)):
-                directory.append(episode(index, seed, letter, run.options.env_id))
-        return Path(name)
-
-    return write
-
-
-# 20 episodes: both succeed in 5, only the first run in 1, only the second in 9, none in 5.
-FIRST = "s" * 5 + "s" * 1 + "f" * 9 + "t" * 5
-SECOND = "s" * 5 + "f" * 1 + "s" * 9 + "t" * 5
 
 
 def sentence(*directories: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sim_client.results.comparison.comparison import Comparison
@@ -13,7 +13,7 @@ from sim_client.results.summary import HEADLINE
 from sim_client.statistics.difference import Difference
 from sim_client.statistics.paired import PairedDifference
 
-__all__ = ["Section", "markdown", "sections"]
+__all__ = ["Section", "as_markdown", "markdown", "points", "sections"]
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,15 @@ def sections(comparison: Comparison) -> Iterator[Section]:
 
 def markdown(comparison: Comparison) -> str:
     """The whole comparison, its result as the heading."""
-    lines = [f"# {comparison.env_id}: {comparison.sentence}", ""]
-    for warning in comparison.warnings:
+    return as_markdown(f"{comparison.env_id}: {comparison.sentence}", comparison.warnings, sections(comparison))
+
+
+def as_markdown(heading: str, warnings: Iterable[str], sections: Iterable[Section]) -> str:
+    """A page of the heading, the warnings as quotes, and the tables."""
+    lines = [f"# {heading}", ""]
+    for warning in warnings:
         lines += [f"> {warning}", ">"]
-    for section in sections(comparison):
+    for section in sections:
         lines += ["", f"## {section.title}", "", *table(section.header, section.rows)]
         lines += ["", section.note] if section.note else []
     return "\n".join(lines) + "\n"
@@ -81,7 +86,7 @@ def _pair_row(verdict: Verdict) -> tuple[str, ...]:
         pair.second.name,
         pair.first.name,
         f"{len(pair.seeds)} paired" if pair.paired else f"{difference.second.episodes} and {difference.first.episodes}",
-        _points(difference),
+        points(difference),
         p_text(difference.p_value),
         p_text(verdict.p_value),
         "-" if more is None else f"{more} each",
@@ -106,7 +111,7 @@ def _stage_differences(verdict: Verdict) -> Section:
     rows = []
     for stage, judge in stage_judges((pair.first, pair.second)).items():
         difference = pair.difference(judge)
-        rows.append((stage, str(difference.first), str(difference.second), _points(difference)))
+        rows.append((stage, str(difference.first), str(difference.second), points(difference)))
     kind = "paired by seed" if pair.paired else "unpaired (Newcombe's intervals; the result has Fisher's exact test)"
     return Section(
         "Stage by stage",
@@ -124,7 +129,8 @@ def _stage_rates(comparison: Comparison) -> Section:
     return Section("Stage by stage", ("stage", *(one.name for one in comparison.runs)), tuple(rows))
 
 
-def _points(difference: Difference) -> str:
+def points(difference: Difference) -> str:
+    """`+12 [3, 21]`, the 95% interval beside the difference, or `-` where nothing is known."""
     if difference.value is None:
         return "-"
     return f"{round(difference.value * 100):+d} {interval_text(difference.interval)}"

@@ -13,7 +13,7 @@ from sim_client.results.summary import HEADLINE
 from sim_client.statistics.difference import Difference
 from sim_client.statistics.paired import PairedDifference
 
-__all__ = ["comparison_json"]
+__all__ = ["comparison_json", "difference_json"]
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
@@ -48,13 +48,13 @@ def _pair(verdict: Verdict) -> dict[str, Any]:
         "paired": pair.paired,
         "left_out": list(pair.left_out) if pair.paired else [],
         "counts": to_json(difference) if isinstance(difference, PairedDifference) else None,
-        **_difference(difference),
+        **difference_json(difference),
         "p_value": difference.p_value,
         "p_value_holm": verdict.p_adjusted,
         "told_apart": verdict.told_apart,
         f"more_episodes_for_{GOAL * 100:.0f}_points": difference.more_episodes(GOAL),
         "result": str(verdict),
-        "stages": {name: _difference(pair.difference(judge)) for name, judge in _judges(verdict)},
+        "stages": {name: difference_json(pair.difference(judge)) for name, judge in _judges(verdict)},
     }
 
 
@@ -62,7 +62,8 @@ def _judges(verdict: Verdict) -> Any:
     return stage_judges((verdict.pair.first, verdict.pair.second)).items()
 
 
-def _difference(difference: Difference) -> dict[str, Any]:
+def difference_json(difference: Difference) -> dict[str, Any]:
+    """Both rates, their difference and its interval."""
     low, high = difference.interval
     return {
         "rates": [str(difference.first), str(difference.second)],

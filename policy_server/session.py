@@ -112,8 +112,8 @@ class Session:
             InvalidObservation: its batch is too large, an array has no leading axis of it, or it has more entries than
                 any robot.
         """
-        require_modest(request.observation)
-        observations = self._rows(request) if request.batch is not None else (request.observation,)
+        require_modest(request.observation, self.rows(request.batch))
+        observations = self._split(request) if request.batch is not None else (request.observation,)
         return Question(
             observations,
             request.noise_seed,
@@ -123,6 +123,10 @@ class Session:
             request.id,
             request.episode,
         )
+
+    def rows(self, batch: int | None) -> int:
+        """Rows of a request with this batch, or the most that it may have."""
+        return 1 if batch is None else min(batch, self._max_batch)
 
     def reply(self, question: Question, chunk: ActionChunk) -> InferReply:
         """The reply to an envelope, with the time since it arrived."""
@@ -156,7 +160,7 @@ class Session:
             return f"{error.code}: {error.message}"
         return pack(InferReply(envelope_id, error=error).to_wire())
 
-    def _rows(self, request: InferRequest) -> tuple[Observation, ...]:
+    def _split(self, request: InferRequest) -> tuple[Observation, ...]:
         assert request.batch is not None
         if request.batch > self._max_batch:
             raise InvalidObservation(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from policy_protocol import policy_pb2 as pb
 from policy_protocol.errors import ChunkwireError, Draining, ServerUnavailable
 from policy_protocol.messages import InferRequest
 from policy_protocol.protobuf_messages import parse_request, request_from_proto, steps_request_from_proto
 from policy_protocol.steps import StepsRequest
+from policy_server.observation_limits import Container, require_modest
 from policy_server.service import PolicyService
 from policy_server.session import Question, Session
 
@@ -38,17 +40,26 @@ def read_question(service: PolicyService, session: Session, data: bytes, remaini
 
     Raises:
         CodecError: the bytes are no request, or a field is wrong.
-        InvalidObservation: its batch does not fit.
+        InvalidObservation: its batch does not fit, or it has more entries than any robot.
         ServerUnavailable: the server still compiles.
     """
     message = parse_request(data)
     try:
         if not service.draining:  # what arrived before that is answered
             check_ready(service)
+        rows = session.rows(message.batch if message.HasField("batch") else None)
+        require_modest(message.observation.entries, rows, _inside)  # before it becomes objects of Python's
         return session.admit(_with_deadline(request_from_proto(message), remaining_s))
     except ChunkwireError as error:
         error.request_id = message.id
         raise
+
+
+def _inside(value: pb.Value) -> Container | None:
+    kind = value.WhichOneof("kind")
+    if kind == "nested":
+        return value.nested.entries
+    return value.list.values if kind == "list" else None
 
 
 def read_steps(service: PolicyService, data: bytes) -> StepsRequest:

@@ -21,14 +21,14 @@ import numpy as np
 from policy_protocol.errors import CodecError
 from policy_protocol.jpeg import JpegImage
 
-__all__ = ["ArrayEncoding", "Decoded", "pack", "read_array", "unpack"]
+__all__ = ["MAX_ITEMS", "ArrayEncoding", "Decoded", "pack", "read_array", "unpack"]
 
 Container = TypeVar("Container", list[Any], dict[Any, Any])
 
 _SAFE_KINDS = frozenset("biufSU")
 """numpy dtype kinds that travel: bool, signed, unsigned, float, bytes and text."""
 _MAX_DIMENSIONS = 32
-_MAX_ITEMS = 1_000_000
+MAX_ITEMS = 1_000_000
 """Most list items and map entries in one message. Arrays travel as bytes, so a real request has a few dozen; without
 a bound, 4 MB of empty maps keep a processor busy for seconds."""
 
@@ -74,7 +74,7 @@ def unpack(data: bytes | bytearray | memoryview) -> Decoded:
     hook = _ArrayHook()
     try:
         value = msgpack.unpackb(
-            data, object_hook=hook, list_hook=hook.count, max_array_len=_MAX_ITEMS, max_map_len=_MAX_ITEMS
+            data, object_hook=hook, list_hook=hook.count, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS
         )
     except CodecError:
         raise
@@ -154,8 +154,8 @@ class _ArrayHook:
     def count(self, container: Container) -> Container:
         """Refuse a message of too many items while it is being read. A container itself counts as ten items."""
         self._items += 10 + len(container)
-        if self._items > _MAX_ITEMS:
-            raise CodecError(f"The message has too many parts ({_MAX_ITEMS:,}). Send numbers as numpy arrays.")
+        if self._items > MAX_ITEMS:
+            raise CodecError(f"The message has too many parts ({MAX_ITEMS:,}). Send numbers as numpy arrays.")
         return container
 
     def __call__(self, raw: dict[Any, Any]) -> object:

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from policy_protocol import policy_pb2 as pb
 from policy_protocol.errors import ChunkwireError, CodecError, Overloaded, ProtocolViolation, error_from_wire
 from policy_protocol.messages import PROTOCOL, ActionChunk, InferReply, InferRequest
+from policy_protocol.protobuf_parts import parse
 from policy_protocol.protobuf_values import (
     observation_from_proto,
     observation_to_proto,
@@ -71,12 +71,8 @@ def request_to_proto(request: InferRequest) -> pb.InferRequest:
 
 
 def parse_request(data: bytes) -> pb.InferRequest:
-    """Read the bytes of a request. Raises `CodecError` when they are none."""
-    try:
-        message: pb.InferRequest = pb.InferRequest.FromString(data)
-    except DecodeError as error:
-        raise CodecError("The message is no InferRequest of chunkwire.policy.v1.") from error
-    return message
+    """Read the bytes of a request. Raises `CodecError` when they are none, or have too many parts."""
+    return parse(pb.InferRequest, data)
 
 
 def request_from_proto(message: pb.InferRequest) -> InferRequest:
@@ -180,10 +176,7 @@ def steps_request_to_proto(request: StepsRequest) -> pb.StepsRequest:
 
 def steps_request_from_proto(data: bytes) -> StepsRequest:
     """The question of a message's bytes. Raises `CodecError` when they are none."""
-    try:
-        message = pb.StepsRequest.FromString(data)
-    except DecodeError as error:
-        raise CodecError("The message is no StepsRequest of chunkwire.policy.v1.") from error
+    message = parse(pb.StepsRequest, data)
     if unknown := sorted({field.field_number for field in UnknownFieldSet(message)}):
         raise CodecError(f"The request has unknown fields: {', '.join(map(str, unknown))}.")
     load = {"load": message.load} if message.HasField("load") else {}

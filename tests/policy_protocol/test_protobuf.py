@@ -14,6 +14,7 @@ import policy_protocol
 from policy_protocol import ActionChunk, EpisodeMoment, InferReply, InferRequest
 from policy_protocol import policy_pb2 as pb
 from policy_protocol.errors import CodecError, InvalidObservation, Overloaded, ProtocolViolation, RemoteError
+from policy_protocol.jpeg import JpegImage
 from policy_protocol.protobuf_messages import (
     error_from_proto,
     error_to_proto,
@@ -22,6 +23,7 @@ from policy_protocol.protobuf_messages import (
     reply_to_proto,
     request_from_proto,
     request_to_proto,
+    steps_request_from_proto,
 )
 from policy_protocol.protobuf_values import tensor_from_proto, tensor_to_proto
 
@@ -158,6 +160,47 @@ def test_a_wrong_request_is_refused_by_field(request_, message, field):
 def test_bytes_that_are_no_request_are_malformed(data):
     with pytest.raises(CodecError, match="no InferRequest of chunkwire.policy.v1"):
         parse_request(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(lambda: nested(nested(nested(values(100_000), 4), 1), 2), id="values of a list"),
+        pytest.param(lambda: nested(b"\x0a\x00" * 100_000, 2), id="entries of a map"),
+        pytest.param(lambda: b"\x42\x00" * 100_001, id="episodes"),
+        pytest.param(lambda: nested(b"\x01" * 1_000_001, 7), id="noise seeds"),
+        pytest.param(lambda: b"\x38\x01" * 1_000_001, id="noise seeds one by one"),
+        pytest.param(lambda: b"\xf8\x01\x01" * 100_001, id="unknown fields"),
+    ],
+)
+def test_a_message_of_too_many_parts_is_refused_before_protobuf_makes_objects_of_them(data, monkeypatch):
+    written = data()
+    monkeypatch.setattr(pb.InferRequest, "FromString", lambda data: pytest.fail("it was parsed"))
+    with pytest.raises(CodecError, match=r"^The message has too many parts \(1,000,000\)\. Send numbers as tensors\.$"):
+        parse_request(written)
+
+
+def values(count):
+    return b"\x0a\x00" * count
+
+
+def test_a_question_about_steps_of_too_many_parts_is_refused_too():
+    with pytest.raises(CodecError, match="too many parts"):
+        steps_request_from_proto(b"\xf8\x01\x01" * 100_001)
+
+
+def test_as_many_parts_as_a_large_batch_has_are_read():
+    moments = (EpisodeMoment("PushCube-v1", 2**63 - 1, 16),) * 1024
+    rows = {name: [JpegImage(b"x" * 1000)] * 1024 for name in ("one", "other")}
+    request = InferRequest(3, {**rows, "prompt": ["x"] * 1024}, (2**63 - 1,) * 1024, 1024, episode=moments)
+    assert there_and_back(request) == request
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_a_message_that_is_cut_off_is_malformed(cut):
+    data = request_to_proto(InferRequest(1, {"state": np.arange(8.0), "prompt": "x"}, 3)).SerializeToString()
+    with pytest.raises(CodecError, match=r"^The message is no InferRequest of chunkwire\.policy\.v1\.$"):
+        parse_request(data[:-cut])
 
 
 def test_maps_nested_without_end_are_malformed():

@@ -16,6 +16,12 @@ from .running_server import GatedPolicy, RunningServer
 __all__ = ["Compliance"]
 
 
+def in_each_other(kind, depth):
+    if not depth:
+        return 1
+    return [in_each_other(kind, depth - 1)] if kind is list else {"a": in_each_other(kind, depth - 1)}
+
+
 class Compliance:
     """Subclasses give a fixture `dial`: server -> a line with
 
@@ -150,6 +156,29 @@ class Compliance:
         error = line.ask(request_).error
         assert (error.code, error.field) == ("invalid_argument", field)
         assert message in error.message
+
+    @pytest.mark.parametrize("batch", [None, 8])
+    @pytest.mark.parametrize(
+        ("extra", "message"),
+        [
+            ({f"key{number}": "x" for number in range(1001)}, "has more than 1,000 entries."),
+            ({"deep": {"list": [list(range(4000)), list(range(4100))]}}, "has more than 1,000 entries."),
+            ({"maps": [[{"key": 1}] * 1000] * 8}, "has more than 1,000 entries."),
+            ({"lists": in_each_other(list, 9)}, "has maps and lists in each other more than 8 deep."),
+            ({"maps": in_each_other(dict, 9)}, "has maps and lists in each other more than 8 deep."),
+            ({"k" * 201: "x"}, "has a key of more than 200 characters."),
+            ({"list": [{"k" * 201: "x"}]}, "has a key of more than 200 characters."),
+        ],
+    )
+    def test_more_structure_than_any_robot_has_is_refused(self, line, observation, extra, message, batch):
+        reply = line.ask(InferRequest(7, {**observation, **extra}, batch=batch))
+        assert (reply.id, reply.error.code) == (7, "invalid_argument")
+        assert message in reply.error.message
+
+    def test_lists_with_an_item_for_each_row_are_counted_by_the_row(self, line, observation):
+        rows = {key: np.stack([value] * 8) for key, value in observation.items() if key != "prompt"}
+        more = {f"prompt{number}": ["x"] * 8 for number in range(400)}
+        assert line.ask(InferRequest(1, {**rows, **more, "prompt": ["x"] * 8}, batch=8)).chunk is not None
 
     def test_one_bad_request_among_many_costs_nobody_else(self, line, observation):
         bad = {**observation, "observation/state": np.zeros(3)}

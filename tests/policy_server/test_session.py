@@ -149,7 +149,7 @@ def nested(depth: int) -> dict[str, object]:
     [
         ({f"key{number}": "x" for number in range(1001)}, "The observation has more than 1,000 entries."),
         ({"images": {str(number): "x" for number in range(1000)}}, "The observation has more than 1,000 entries."),
-        (nested(8), "The observation has maps in maps more than 8 deep."),
+        (nested(8), "The observation has maps and lists in each other more than 8 deep."),
         ({"k" * 201: "x"}, "The observation has a key of more than 200 characters."),
     ],
 )

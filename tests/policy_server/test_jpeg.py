@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from websockets.sync.client import connect
 
 from policy_protocol import InferRequest, pack, unpack
@@ -152,10 +153,20 @@ def test_a_jpeg_that_is_not_its_cameras_is_refused_and_says_why(data, what):
     assert error.value.message.endswith("Send another one, or raw uint8 pixels.")
 
 
+DAMAGED_EXIF = b"MM\x00\x2a\x00\x00\x00\x08" + (200).to_bytes(2, "big") + bytes(range(12)) * 200
+
+
+def test_pillow_reads_what_a_camera_writes_where_this_server_keeps_it_from_that():
+    """`_Header` overrides this method; Pillow has it since 10.4, and pyproject.toml asks for 11."""
+    data = encode(picture(), exif=b"Exif\x00\x00" + DAMAGED_EXIF)
+    assert "_read_dpi_from_exif" in vars(JpegImageFile)
+    with pytest.warns(UserWarning, match="EXIF"):
+        JpegImageFile(io.BytesIO(data))
+
+
 def test_what_a_camera_writes_about_itself_is_not_read(recwarn):
     """Pillow would look for a resolution in it, and warn of each damaged entry."""
-    damaged = b"MM\x00\x2a\x00\x00\x00\x08" + (200).to_bytes(2, "big") + bytes(range(12)) * 200
-    data = encode(picture(), exif=b"Exif\x00\x00" + damaged)
+    data = encode(picture(), exif=b"Exif\x00\x00" + DAMAGED_EXIF)
     (camera,) = [one for one in LIBERO.observation.cameras if one.key == "observation/image"]
     assert decoded({camera.key: JpegImage(data)}, {camera.key: camera})[camera.key].shape == (224, 224, 3)
     assert not recwarn.list

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,21 @@ class FrameCache:
 
     def gather(self, key: str, rows: Int64[np.ndarray, "batch"]) -> UInt8[np.ndarray, "batch height width 3"]:
         """Copy the frames of some rows."""
-        return np.take(self.images[key], self.slots[rows], axis=0)
+        frames = np.empty((len(rows), *self.images[key].shape[1:]), np.uint8)
+        self.gather_into(frames, key, rows, range(len(rows)))
+        return frames
+
+    def gather_into(
+        self,
+        frames: UInt8[np.ndarray, "batch height width 3"],
+        key: str,
+        rows: Int64[np.ndarray, "own"],
+        places: Iterable[int],
+    ) -> None:
+        """Copy the frames of some rows to their places in a batch, one for each row."""
+        images = self.images[key]
+        for place, slot in zip(places, self.slots[rows].tolist(), strict=True):
+            frames[place] = images[slot]
 
 
 def default_cache_root() -> Path:
@@ -124,7 +138,7 @@ def _open(path: Path, shape: tuple[int, ...], manifest: Manifest) -> np.ndarray:
             "Remove it to build it again."
         )
     check_content(path, images, manifest)
-    return images
+    return np.asarray(images)  # a plain view: each index into a memmap would make another
 
 
 def _count_corrupt(dataset: Dataset, cache: FrameCache, skip_corrupt: bool) -> None:

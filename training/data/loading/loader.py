@@ -97,10 +97,16 @@ class Loader:
 
     def samples(self, rows: Int64[np.ndarray, "batch"]) -> Batch:
         """The samples that begin at the given rows."""
+        return self.with_images(rows, {key: self.cache.gather(key, rows) for key in self.cache.images})
+
+    def with_images(
+        self, rows: Int64[np.ndarray, "batch"], images: Mapping[str, UInt8[np.ndarray, "batch height width 3"]]
+    ) -> Batch:
+        """The samples that begin at the given rows, with images that were gathered already."""
         ahead = rows[:, None] + np.arange(self.action_horizon)
         last = self._last_row[rows][:, None]
         return Batch(
-            images={key: self.cache.gather(key, rows) for key in self.cache.images},
+            images=images,
             state=self._state[rows],
             actions=self._actions[np.minimum(ahead, last)],
             actions_is_pad=ahead > last,

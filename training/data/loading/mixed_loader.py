@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 
 from training.data.loading.loader import Batch, Loader
 from training.data.loading.prefetch import Prefetch
@@ -62,21 +62,29 @@ class MixedLoader:
         """The samples that begin at the given rows, in their order."""
         owners = np.searchsorted(self._first_rows, rows, side="right") - 1
         places = [np.flatnonzero(owners == owner) for owner in range(len(self.loaders))]
-        parts = [
-            loader.samples(rows[place] - first)
-            for loader, place, first in zip(self.loaders, places, self._first_rows, strict=True)
-        ]
+        own = [rows[place] - first for place, first in zip(places, self._first_rows, strict=True)]
+        parts = [loader.with_images(rows, {}) for loader, rows in zip(self.loaders, own, strict=True)]
         prompts = dict(
             pair for place, part in zip(places, parts, strict=True) for pair in zip(place, part.prompts, strict=True)
         )
         return Batch(
-            images={key: _scatter(places, [part.images[key] for part in parts]) for key in parts[0].images},
+            images={key: self._frames(key, places, own) for key in self.loaders[0].cache.images},
             state=_scatter(places, [part.state for part in parts]),
             actions=_scatter(places, [part.actions for part in parts]),
             actions_is_pad=_scatter(places, [part.actions_is_pad for part in parts]),
             prompts=tuple(prompts[place] for place in range(len(rows))),
             rows=rows,
         )
+
+    def _frames(
+        self, key: str, places: Sequence[np.ndarray], own: Sequence[np.ndarray]
+    ) -> UInt8[np.ndarray, "batch height width 3"]:
+        """Each dataset's frames go to their places at once: a batch of images is too large to be copied twice."""
+        size = self.loaders[0].cache.images[key].shape[1:]
+        frames = np.empty((sum(map(len, places)), *size), np.uint8)
+        for loader, place, rows in zip(self.loaders, places, own, strict=True):
+            loader.cache.gather_into(frames, key, rows, place)
+        return frames
 
     def prefetch(self, start: int = 0, stop: int | None = None, *, depth: int = 2) -> Prefetch[Batch]:
         """The batches of steps `start` to `stop` (endless when None), made ahead in a thread of their own."""

@@ -16,6 +16,7 @@ from sim_client.commands.episode_flags import EpisodeFlags
 from sim_client.commands.flag_groups import with_flag_groups
 from sim_client.commands.known_environment import require_known
 from sim_client.commands.policy_flags import PolicyFlags
+from sim_client.commands.recording_flags import RecordingFlags
 from sim_client.commands.series_report import run_and_report
 from sim_client.commands.series_table import show_table
 from sim_client.commands.staff_flags import StaffFlags
@@ -48,6 +49,7 @@ def sweep_command(
     steps: StepFlags,
     policy: PolicyFlags,
     episodes: EpisodeFlags,
+    recording: RecordingFlags,
     staff: StaffFlags,
     out: Annotated[
         Path | None, typer.Option(help="Folder for a directory per step; by default results/ENV/sweep-RUN-seedSEED.")
@@ -66,6 +68,8 @@ def sweep_command(
     require_known(env, console)
     evaluate = partial(
         run_evaluation,
+        video=recording.rules(),
+        save_observations=recording.save_observations,
         staff=staff.staff(),
         overwrite=overwrite,
         console=console,

@@ -98,7 +98,7 @@ class Staff:
 
 def require_recordable(settings: SimulationSettings, staff: Staff, video: VideoRules) -> None:
     """Raises `InvalidOption` when the simulation and what is to be run or filmed of it do not go together."""
-    require_backend(settings, staff.num_envs)
+    require_backend(settings, staff.num_envs, here=staff.ray_address is None)
     video.check(settings)
     if settings.sim_backend == "gpu":
         require_no_film(video)

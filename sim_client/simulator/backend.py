@@ -9,8 +9,11 @@ from sim_client.simulator.types import SimulationSettings
 __all__ = ["require_backend"]
 
 
-def require_backend(settings: SimulationSettings, num_envs: int = 1) -> None:
+def require_backend(settings: SimulationSettings, num_envs: int = 1, *, here: bool = True) -> None:
     """Check backends and number of environments against each other and the machine.
+
+    Args:
+        here: this machine simulates; it is not asked for its GPU where another one does.
 
     Raises:
         InvalidOption: they cannot go together; names the flag.
@@ -18,7 +21,9 @@ def require_backend(settings: SimulationSettings, num_envs: int = 1) -> None:
     """
     require_at_least("--num-envs", num_envs, 1)
     if settings.sim_backend == "gpu":
-        _require_gpu(settings)
+        if here:
+            _require_gpu()
+        _require_gpu_rendering(settings)
     elif num_envs > 1:
         raise InvalidOption(
             f"--num-envs {num_envs} needs --sim-backend gpu: on the CPU a process simulates one environment. "
@@ -27,7 +32,7 @@ def require_backend(settings: SimulationSettings, num_envs: int = 1) -> None:
         )
 
 
-def _require_gpu(settings: SimulationSettings) -> None:
+def _require_gpu() -> None:
     import torch
 
     if not torch.cuda.is_available():
@@ -36,6 +41,9 @@ def _require_gpu(settings: SimulationSettings) -> None:
             "Pass --sim-backend cpu, with --workers N to use several cores.",
             field="--sim-backend",
         )
+
+
+def _require_gpu_rendering(settings: SimulationSettings) -> None:
     if settings.render_backend == "cpu":
         raise InvalidOption(
             "--render-backend cpu cannot show what --sim-backend gpu simulates, for its poses stay on the GPU. "

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from fake_environment import FakeEnvironment, make_settings
 
 from sim_client.crew.inline import InlineCrew
 from sim_client.episode.keepsakes import Keepsakes
 from sim_client.episode.video import VideoRules
-from sim_client.errors import InvalidOption
+from sim_client.errors import InvalidOption, SimulationError
 from sim_client.evaluation.dial import Dial
-from sim_client.evaluation.staff import Staff
+from sim_client.evaluation.staff import Staff, require_recordable
 from sim_client.evaluation.workshop import EpisodeWorkshop
+from sim_client.simulator import SimulationSettings
 
 FILMED = Keepsakes(Path("/results/run"), VideoRules("all"))
 
@@ -54,3 +57,14 @@ def test_on_other_machines_loopback_and_folders_are_not_what_they_are_here():
     ]
     assert staff.notices(workshop("ws://gpu:8000", Keepsakes())) == []
     assert Staff(launcher="ray").notices(workshop("ws://127.0.0.1:8000")) == []
+
+
+def test_a_gpu_is_looked_for_on_this_machine_only_where_this_machine_simulates(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    settings = SimulationSettings("StackCube-v1", sim_backend="gpu", render_backend="gpu")
+    with pytest.raises(SimulationError, match=r"^--sim-backend gpu needs an NVIDIA GPU"):
+        require_recordable(settings, Staff(num_envs=4), VideoRules("none"))
+    elsewhere = Staff(num_envs=4, launcher="ray", ray_address="ray://head:10001")
+    require_recordable(settings, elsewhere, VideoRules("none"))
+    with pytest.raises(InvalidOption, match=r"^--render-backend cpu cannot show"):
+        require_recordable(replace(settings, render_backend="cpu"), elsewhere, VideoRules("none"))

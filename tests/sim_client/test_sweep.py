@@ -102,6 +102,13 @@ def test_every_step_is_loaded_and_measured_on_the_same_episodes_with_the_same_no
         assert (tmp_path / "out" / str(step) / "report.html").exists()
 
 
+def test_observations_of_every_step_can_be_kept(start_following, sweep, run_dir, tmp_path):
+    server = start_following({1000: 2}, steps=(1000, 2000))
+    assert sweep(run_dir, "--server", server.url, "--save-observations").error is None
+    for step in (1000, 2000):
+        assert len(list((tmp_path / "out" / str(step)).rglob("*.npz"))) == 2
+
+
 def test_the_best_step_is_set_against_the_last_and_said_to_be_chosen(start_following, sweep, run_dir, tmp_path):
     server = start_following({1000: 9, 3000: 1})
     ended = sweep(run_dir, "--server", server.url, episodes=12)

@@ -20,6 +20,7 @@ STEPS = 400
 SEED = 0
 CHECKPOINT =
 WORKERS = $(shell nproc)
+TEST_JOBS = 2
 PYTHON = python3
 
 TASK := $(shell echo '$(ENV)' | sed 's/-v[0-9]*$$//' | tr '[:upper:]' '[:lower:]')
@@ -35,6 +36,9 @@ RENDER_BACKEND := $(if $(GPU),gpu,cpu)
 
 MODEL := .venv/bin
 SIM := .venv-sim/bin
+
+# A file's tests share what is slow to make, and each process uses every core while it compiles or renders.
+SIDE_BY_SIDE := --numprocesses $(TEST_JOBS) --dist loadfile
 
 .PHONY: help setup eval test lint test-model test-sim test-path proto fuzz tokenizer pins clean
 
@@ -94,10 +98,10 @@ lint: setup ## Style, import rules, types of the contract
 	$(MODEL)/mypy
 
 test-model: setup ## Tests of the contract, the model, training and the server
-	$(MODEL)/pytest tests/policy_protocol tests/training tests/policy_server
+	$(MODEL)/pytest $(SIDE_BY_SIDE) tests/policy_protocol tests/training tests/policy_server
 
 test-sim: setup ## Tests of the contract and the simulator client
-	$(SIM)/pytest tests/policy_protocol tests/sim_client
+	$(SIM)/pytest $(SIDE_BY_SIDE) tests/policy_protocol tests/sim_client
 
 test-path: setup ## The whole path across both environments, on a small scale
 	$(MODEL)/pytest tests/whole_path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from policy_protocol.spec import PolicySpec
 from policy_protocol.steps import STEPS_FEATURE, StepsReply, StepsRequest
 from policy_server.admission import Admission
 from policy_server.engine.batcher import Batcher
+from policy_server.engine.one_checkpoint import of_one_checkpoint
 from policy_server.log import log
 from policy_server.metrics import Metrics
 from policy_server.options import ServerOptions
@@ -24,6 +25,7 @@ from policy_server.policies.prepare import Preparation
 from policy_server.policies.served import ServedPolicy
 from policy_server.request_record import RequestRecord
 from policy_server.session import Question
+from policy_server.short_work import short_work
 
 __all__ = ["PolicyService"]
 
@@ -155,7 +157,7 @@ class PolicyService:
 
     async def _aside(self, record: RequestRecord, work: Callable[[], T]) -> T:
         """Do what takes as long as the request is large: at once, or on a thread."""
-        return await asyncio.to_thread(work) if record.size > _LARGE_BYTES else work()
+        return await short_work(work) if record.size > _LARGE_BYTES else work()
 
     async def answer(self, question: Question, record: RequestRecord) -> ActionChunk:
         """Actions for a question.
@@ -197,33 +199,25 @@ class PolicyService:
             ending.cancel()
 
     async def _infer(self, question: Question, record: RequestRecord) -> ActionChunk:
-        rows = await self._preparation.rows(question)
+        expires = self._expires(question)
+        rows = await self._preparation.rows(question, expires)
         question.forget_observations()
-        chunks = await self._of_one_checkpoint(question, rows, record.client)
-        if not question.batched:
-            return chunks[0]
-        actions = np.stack([chunk.actions for chunk in chunks])
-        timing = {key: max(chunk.timing[key] for chunk in chunks) for key in chunks[0].timing}
-        return ActionChunk(actions, timing, chunks[0].checkpoint)
 
-    async def _of_one_checkpoint(self, question: Question, rows: Sequence[Any], client: str) -> Sequence[ActionChunk]:
-        """One chunk a row. The reply names one checkpoint: where another one was loaded between the rows of a request,
-        those of the earlier one are computed again."""
-        chunks: dict[int, ActionChunk] = {}
-        wanted: Sequence[int] = range(len(rows))
-        while wanted:
-            computed = await self._chunks(question, {row: rows[row] for row in wanted}, client)
-            chunks |= zip(wanted, computed, strict=True)
-            wanted = [row for row, chunk in chunks.items() if chunk.checkpoint != computed[-1].checkpoint]
-        return [chunks[row] for row in range(len(rows))]
+        def chunks(numbers: Sequence[int]) -> Awaitable[Sequence[ActionChunk]]:
+            waiting = ((rows[number], question.row_seed(number)) for number in numbers)
+            return self._chunks(waiting, expires, record.client)
 
-    async def _chunks(self, question: Question, rows: Mapping[int, Any], client: str) -> Sequence[ActionChunk]:
-        """One chunk a row, by its number; when one row fails, the others are taken out of the queue."""
+        computed = await of_one_checkpoint(chunks, len(rows))
+        return _together(computed) if question.batched else computed[0]
+
+    async def _chunks(
+        self, rows: Iterable[tuple[Any, int | None]], expires: float, client: str
+    ) -> Sequence[ActionChunk]:
+        """One chunk a row, each with its noise seed; when one fails, the others are taken out of the queue."""
         futures: list[asyncio.Future[ActionChunk]] = []
         try:
-            for number, row in rows.items():
-                waiting = self._batcher.submit(row, question.row_seed(number), self._expires(question), client)
-                futures.append(asyncio.wrap_future(waiting))
+            for row, noise_seed in rows:
+                futures.append(asyncio.wrap_future(self._batcher.submit(row, noise_seed, expires, client)))
             return await asyncio.gather(*futures)
         except ChunkwireError:
             for future in futures:
@@ -235,6 +229,13 @@ class PolicyService:
         options = self._options
         asked = options.default_deadline_s if question.deadline_ms is None else question.deadline_ms / 1e3
         return question.received + min(asked, options.max_deadline_s)
+
+
+def _together(chunks: Sequence[ActionChunk]) -> ActionChunk:
+    """The rows of a batch."""
+    actions = np.stack([chunk.actions for chunk in chunks])
+    timing = {key: max(chunk.timing[key] for chunk in chunks) for key in chunks[0].timing}
+    return ActionChunk(actions, timing, chunks[0].checkpoint)
 
 
 def _draining(asked: Question | StepsRequest) -> Draining:

@@ -21,11 +21,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from policy_protocol import InferReply, InferRequest, PolicySpec, pack, unpack
 from policy_protocol import policy_pb2 as pb
-from policy_protocol.errors import ServerUnavailable, Unauthenticated
+from policy_protocol.errors import DeadlineExceeded, ServerUnavailable, Unauthenticated
 from policy_protocol.policy_pb2_grpc import PolicyServiceStub
 from policy_protocol.protobuf_messages import ERROR_METADATA, reply_from_proto, request_to_proto
 from policy_server.options import OptionsInvalid, ServerOptions
-from policy_server.policies.dummy import zeros_policy
+from policy_server.policies.dummy import DummyPolicy, zeros_policy
 from policy_server.session import Session
 from sim_client.policy_client import PolicyClient
 
@@ -173,6 +173,34 @@ def slow_reading(monkeypatch):
 
     monkeypatch.setattr(Session, "admit", held)
     return gate, entered
+
+
+class SlowTransforms(DummyPolicy):
+    """Prepares a row when `gate` is set."""
+
+    def __init__(self):
+        super().__init__(LIBERO, lambda rows, noise: noise)
+        self.gate, self.prepared = threading.Event(), []
+
+    def transform(self, observation):
+        self.prepared.append(observation)
+        assert self.gate.wait(30)
+        return super().transform(observation)
+
+
+@pytest.mark.parametrize("scheme", ["ws", "grpc"])
+def test_the_rows_of_a_client_that_left_count_as_long_as_the_server_prepares_them(start, observation, scheme):
+    policy = SlowTransforms()
+    server = start(policy)
+    rows = {key: value if isinstance(value, str) else np.stack([value] * 4) for key, value in observation.items()}
+    url = server.url if scheme == "ws" else f"grpc://{server.grpc_address}"
+    with PolicyClient(url) as client, pytest.raises(DeadlineExceeded):
+        client.infer(rows, batch=4, deadline_ms=300)
+    time.sleep(0.2)
+    assert server.unanswered == 4
+    policy.gate.set()
+    wait_until(lambda: server.unanswered == 0)
+    assert len(policy.prepared) == 1
 
 
 @pytest.mark.parametrize("scheme", ["ws", "grpc"])

@@ -13,7 +13,8 @@ from sim_client import PolicyClient
 
 from .conftest import LIBERO
 from .running_server import RunningServer
-from .talking import rehearsed
+from .talking import ask as ask_once
+from .talking import dial, rehearsed
 
 
 class MovingPolicy(DummyPolicy):
@@ -74,3 +75,17 @@ def test_a_request_without_a_batch_is_computed_once(ask):
     chunk, policy = ask({0: 200}, batch=1)
     assert chunk.checkpoint == "pi05_libero/tiny/200"
     assert len(policy.batches) == 1
+
+
+def test_where_steps_are_loaded_faster_than_a_batch_takes_the_request_is_refused_after_three_times():
+    policy = MovingPolicy({number: 100 + number for number in range(1, 1000)})
+    server = RunningServer(LIBERO, policy)
+    with dial(server) as connection:
+        error = ask_once(connection, rehearsed(batch=10), timeout=20).error
+    server.stop()
+    assert error.code == "overloaded"
+    assert error.message == (
+        "The server loaded another checkpoint each of the 3 times that it computed this request's 10 rows, and a reply "
+        "is of one. Ask again when it loads less often, or for fewer rows."
+    )
+    assert len(policy.batches) < 30  # and not a thousand

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Int64, UInt8
 from training.data.errors import FrameCacheUnusable, FrameCorrupt
 from training.data.frames.frame_cache_build import build_camera, check_room
 from training.data.frames.manifest import Manifest, check_content, read_manifest
+from training.data.frames.read_ahead import read_ahead
 from training.data.lerobot.dataset import Dataset
 from training.data.lerobot.fingerprint import fingerprint
 from training.pi05.download import cache_directory
@@ -31,7 +32,7 @@ class FrameCache:
     """All frames of a dataset, decoded and resized."""
 
     directory: Path
-    images: Mapping[str, UInt8[np.ndarray, "frames height width 3"]]
+    images: Mapping[str, UInt8[np.memmap, "frames height width 3"]]
     """By camera key: the frames that were really rendered, in the order of their rows; memory-mapped."""
     slots: Int64[np.ndarray, "rows"]
     """Which frame shows each row; rows between two rendered frames show the earlier one."""
@@ -63,8 +64,10 @@ class FrameCache:
         places: Iterable[int],
     ) -> None:
         """Copy the frames of some rows to their places in a batch, one for each row."""
-        images = self.images[key]
-        for place, slot in zip(places, self.slots[rows].tolist(), strict=True):
+        slots = self.slots[rows]
+        read_ahead(self.images[key], slots)
+        images = np.asarray(self.images[key])  # a plain view: every index into a memmap makes another
+        for place, slot in zip(places, slots.tolist(), strict=True):
             frames[place] = images[slot]
 
 
@@ -127,9 +130,9 @@ def _manifest(path: Path, content: str) -> Manifest:
     return manifest
 
 
-def _open(path: Path, shape: tuple[int, ...], manifest: Manifest) -> np.ndarray:
+def _open(path: Path, shape: tuple[int, ...], manifest: Manifest) -> np.memmap:
     try:
-        images = np.load(path, mmap_mode="r")
+        images = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
         raise FrameCacheUnusable(f"The frame cache {path} is damaged: {error}. Remove it to build it again.") from error
     if images.shape != shape or images.dtype != np.uint8:
@@ -138,7 +141,7 @@ def _open(path: Path, shape: tuple[int, ...], manifest: Manifest) -> np.ndarray:
             "Remove it to build it again."
         )
     check_content(path, images, manifest)
-    return np.asarray(images)  # a plain view: each index into a memmap would make another
+    return images
 
 
 def _count_corrupt(dataset: Dataset, cache: FrameCache, skip_corrupt: bool) -> None:

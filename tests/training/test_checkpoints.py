@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import resource
 import shutil
-from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
@@ -240,17 +238,6 @@ def test_an_optimizer_of_another_kind_is_told_by_its_leaves(run, assets, experim
     )
 
 
-@contextmanager
-def no_room_for_files_beyond(size):
-    """What a full disk is to a writer: writes fail halfway."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def saved_to_the_end(checkpoints, state):
     checkpoints.save(state)
     checkpoints.wait()
@@ -258,7 +245,7 @@ def saved_to_the_end(checkpoints, state):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of writes given up
 def test_a_disk_that_is_full_during_a_save_leaves_the_step_before_to_go_on_from(
-    tmp_path, run, assets, experiment, state
+    tmp_path, run, assets, experiment, state, no_room_for_files_beyond
 ):
     shutil.copytree(run, tmp_path / "run")
     later = state.replace(step=state.step + 100)

@@ -1,21 +1,24 @@
 """Arithmetic of a training step, for the share of the hardware that a run makes use of (MFU).
 
-Counted by hand from the model's sizes, as in the appendix of PaLM (Chowdhery et al. 2022): a product with a weight
-costs 2 operations forward, 2 backward for its input and 2 for the weight; what is recomputed is not counted. XLA's own
-count is no use here: it counts the body of a loop over layers once.
+Counted from the model's sizes, as in the appendix of PaLM (Chowdhery et al. 2022): a product with a weight costs 2
+operations forward, 2 backward for its input and 2 for the weight. A frozen weight has no gradient of its own, and no
+gradient flows back to where nothing trains. What is recomputed is not counted. XLA's own count is no use here: it
+counts the body of a loop over layers once.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
+
 import jax
 
-from training.pi05.model.config import GemmaConfig, ModelConfig, SigLIPConfig
+from training.pi05.model.config import GemmaConfig, ModelConfig
+from training.pi05.model.params import param_shapes
 
 __all__ = ["peak_flops", "training_flops"]
 
-_FORWARD_AND_BACKWARD = 3
-"""Operations of a step over those of its forward pass. Frozen weights need less: with LoRA the figure is too high by
-up to a third."""
+_VISION, _LANGUAGE, _EXPERT, _BETWEEN = "vision", "language", "expert", "between"
 _PEAKS = {
     "H200": 989e12,
     "H100": 989e12,
@@ -33,40 +36,63 @@ def peak_flops(device: jax.Device) -> float | None:
     return next((peak for name, peak in _PEAKS.items() if name in device.device_kind), None)
 
 
-def training_flops(model: ModelConfig, *, batch: int, cameras: int, prompt: int) -> float:
+def training_flops(
+    model: ModelConfig, *, batch: int, cameras: int, prompt: int, frozen: Collection[str] = frozenset()
+) -> float:
     """Floating-point operations of one training step.
 
     Args:
+        model: its factors of LoRA, if any, are products like others.
         batch: samples in it.
         cameras: that the model sees.
         prompt: tokens that prompts are padded to.
+        frozen: paths of the leaves that do not train (`Freezing.frozen`).
     """
-    prefix = cameras * model.vision.tokens + prompt
+    seen = cameras * model.vision.tokens
+    prefix = seen + prompt
     suffix = model.action_horizon + (0 if model.pi05 else 1)  # Pi0 has a token for the state
-    forward = (
-        cameras * _vision(model.vision, model.language.width)
-        + _transformer(model.language, prefix)
-        + _transformer(model.expert, suffix)
-        + _attention(model.language, prefix, prefix)
-        + _attention(model.language, suffix, prefix + suffix)
+    flows = _flows(model, frozen)
+    tokens = {_VISION: seen, _LANGUAGE: prefix, _EXPERT: suffix}
+    products = sum(
+        2 * tokens[part] * size * (1 + flows[part] + (path not in frozen)) for path, part, size in _weights(model)
     )
-    return float(_FORWARD_AND_BACKWARD * batch * forward)
+    vision = 4 * model.vision.depth * model.vision.width * model.vision.tokens * seen
+    # Backward, a product of two activations costs as much for each of the two.
+    attention = (
+        vision * (1 + 2 * flows[_VISION])
+        + _attention(model.language, prefix, prefix) * (1 + 2 * flows[_LANGUAGE])
+        + _attention(model.language, suffix, prefix) * (1 + flows[_EXPERT] + flows[_LANGUAGE])
+        + _attention(model.language, suffix, suffix) * (1 + 2 * flows[_EXPERT])
+    )
+    return float(batch * (products + attention))
 
 
-def _transformer(config: GemmaConfig, tokens: int) -> int:
-    """Products with weights."""
-    attention = config.width * config.head_dim * (2 * config.heads + 2 * config.kv_heads)
-    return 2 * tokens * config.depth * (attention + 3 * config.width * config.mlp_width)
+def _flows(model: ModelConfig, frozen: Collection[str]) -> dict[str, bool]:
+    """Whether gradients flow back through a part: when something in it or before it trains."""
+    trained = {_part(path) for path in param_shapes(model) if path not in frozen}
+    vision = _VISION in trained
+    language = vision or _LANGUAGE in trained
+    return {_VISION: vision, _LANGUAGE: language, _EXPERT: language or bool(trained & {_EXPERT, _BETWEEN})}
+
+
+def _part(path: str) -> str:
+    if path.startswith("PaliGemma/img/"):
+        return _VISION
+    if path.startswith("PaliGemma/llm/"):
+        return _EXPERT if any(name.endswith("_1") for name in path.split("/")) else _LANGUAGE
+    return _BETWEEN
+
+
+def _weights(model: ModelConfig) -> list[tuple[str, str, int]]:
+    """(path, part, size) of the weights that every token of a part is multiplied by; what is left out is small."""
+    return [
+        (path, _part(path), math.prod(leaf.shape))
+        for path, leaf in param_shapes(model).items()
+        if path.startswith(("PaliGemma/llm/layers/attn/", "PaliGemma/llm/layers/mlp"))
+        or (path.startswith("PaliGemma/img/") and path.endswith("/kernel"))
+    ]
 
 
 def _attention(config: GemmaConfig, queries: int, keys: int) -> int:
-    """Scores and their sums over values."""
+    """Scores and their sums over values, forward."""
     return 4 * config.depth * config.heads * config.head_dim * queries * keys
-
-
-def _vision(config: SigLIPConfig, out: int) -> int:
-    """One camera."""
-    weights = config.depth * (4 * config.width**2 + 2 * config.width * config.mlp_width)
-    ends = 3 * config.patch_size**2 * config.width + config.width * out
-    attention = 4 * config.depth * config.width * config.tokens**2
-    return 2 * config.tokens * (weights + ends) + attention

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import jax
 
 from training.experiment import Experiment
+from training.freezing import Freezing
 from training.telemetry.flops import peak_flops, training_flops
 
 __all__ = ["Machine"]
@@ -23,7 +24,8 @@ class Machine:
     """
 
     def __init__(self, experiment: Experiment, cameras: int, prompt: int) -> None:
-        self._flops = training_flops(experiment.model, batch=experiment.batch_size, cameras=cameras, prompt=prompt)
+        sizes = {"batch": experiment.batch_size, "cameras": cameras, "prompt": prompt}
+        self._flops = training_flops(experiment.model, **sizes, frozen=Freezing.of(experiment).frozen)
         peak = peak_flops(jax.devices()[0])
         self._peak = None if peak is None else peak * jax.device_count()
 

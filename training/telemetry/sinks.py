@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 
 from policy_protocol.errors import ChunkwireError
 
@@ -37,24 +41,34 @@ class Sink(Protocol):
 class TensorBoard:
     """Event files in `<run>/tensorboard`, for `tensorboard --logdir`.
 
+    Written in the thread that tells it: tensorboardX's own writer has one that dies of a full disk unheard, and then
+    keeps whoever tells it something waiting for ever.
+
     Args:
         directory: the run's folder.
         first: step that the run begins or goes on with; what an earlier part told of later steps is not shown.
     """
 
     def __init__(self, directory: Path, first: int) -> None:
-        self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=first or None)
+        folder = directory / "tensorboard"
+        folder.mkdir(exist_ok=True)
+        self._file = EventsWriter(str(folder / "events"))
+        if first:
+            self._write(first, session_log=SessionLog(status=SessionLog.START))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()
+        parts = [part for name, value in values.items() for part in summary.scalar(name, value).value]
+        self._write(step, summary=Summary(value=parts))
+        self._file.flush()
 
     def image(self, step: int, name: str, picture: UInt8[np.ndarray, "height width 3"]) -> None:
-        self._writer.add_image(name, picture, step, dataformats="HWC")
+        self._write(step, summary=summary.image(name, picture, dataformats="HWC"))
 
     def close(self) -> None:
-        self._writer.close()
+        self._file.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        self._file.write_event(Event(step=step, wall_time=time.time(), **content))
 
 
 class WeightsAndBiases:

@@ -45,6 +45,18 @@ def test_a_resumed_run_hides_what_its_earlier_part_told_of_later_steps(tmp_path)
     assert [event.step for event in events(tmp_path) if event.session_log.status] == [4]
 
 
+def test_a_full_disk_is_an_error_and_never_a_wait(tmp_path, no_room_for_files_beyond):
+    """Many more numbers than any queue holds."""
+
+    def tell():
+        sink = TensorBoard(tmp_path, 0)
+        for step in range(50):
+            sink.scalars(step, {"train/loss": 0.5, "train/grad_norm": 2.0})
+
+    with no_room_for_files_beyond(100), pytest.raises(OSError, match="File too large"):
+        tell()
+
+
 def test_weights_and_biases_without_its_package_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(SinkMissing) as error:

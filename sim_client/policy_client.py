@@ -147,7 +147,8 @@ class PolicyClient:
         Raises:
             DeadlineExceeded: there was no answer by the deadline.
             ServerUnavailable: the connection was lost and not made again, or no reply came within `reply_timeout`.
-            SpecMismatch: the server came back with another policy, or has loaded another checkpoint.
+            SpecMismatch: the server came back with another policy, or has loaded another checkpoint; or several servers
+                serve different steps.
             ProtocolViolation: the reply belongs to no request, has the wrong shape or is not finite.
             ChunkwireError: the error that the server answered with, such as `InvalidObservation` or `Overloaded`.
         """
@@ -242,7 +243,7 @@ class PolicyClient:
         left_s = patience.left_s()
         timeout_s = self._reply_timeout if left_s is None else min(self._reply_timeout, left_s)
         try:
-            return self._exchange.settle(request, link.ask(request, timeout_s))
+            return self._exchange.settle(request, link.ask(request, timeout_s), link.url)
         except TimeoutError as error:
             if timeout_s == left_s:  # a timer may fire a little before the clock says so
                 raise patience.too_late() from error

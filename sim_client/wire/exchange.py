@@ -42,8 +42,11 @@ class Exchange:
         """The server has loaded another step as it was told to: replies come from that one."""
         self._spec = spec
 
-    def settle(self, request: InferRequest, reply: InferReply) -> ActionChunk:
+    def settle(self, request: InferRequest, reply: InferReply, url: str) -> ActionChunk:
         """Accept the reply to the request that is awaited, and to no other.
+
+        Args:
+            url: of the server that answered.
 
         Raises:
             SpecMismatch: the server has loaded another checkpoint meanwhile.
@@ -58,7 +61,7 @@ class Exchange:
         if reply.error is not None:
             raise reply.error
         assert reply.chunk is not None, "a reply holds a chunk or an error"
-        self._require_checkpoint(reply.chunk)
+        self._require_checkpoint(reply.chunk, url)
         self._require_promised(reply.chunk, request.batch)
         return reply.chunk
 
@@ -66,7 +69,7 @@ class Exchange:
         self._next_id += 1
         return self._next_id - 1
 
-    def _require_checkpoint(self, chunk: ActionChunk) -> None:
+    def _require_checkpoint(self, chunk: ActionChunk, url: str) -> None:
         """`serve --follow` loads newer steps under a live connection; one measurement must not mix two of them."""
         promised, found = str(self._spec.policy.checkpoint), chunk.checkpoint
         if found in ("", promised):
@@ -74,8 +77,8 @@ class Exchange:
         if self._allow_newer_checkpoint and found.rpartition("/")[0] == promised.rpartition("/")[0]:
             return
         raise SpecMismatch(
-            f"The policy server answered from checkpoint {found}, but on connecting it served {promised}. Start anew "
-            "with this one, serve a fixed one with `serve --checkpoint DIR`, or make the client with "
+            f"The policy server at {url} answered from checkpoint {found}, but {promised} was served before. Start "
+            "anew with this one, serve a fixed one with `serve --checkpoint DIR`, or make the client with "
             "allow_newer_checkpoint=True.",
             field="policy.checkpoint",
         )

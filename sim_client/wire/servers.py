@@ -83,8 +83,10 @@ class Servers:
         Raises:
             ServerUnavailable: none answered in time.
             SpecMismatch: the only server has come back with another policy; where another one is live, it is left out.
+                Or servers that load steps on request each serve another one; says which.
         """
         self._drop_closed()
+        self._require_one_step()
         for _ in self._places:
             place = self._places[self._turn]
             self._turn = (self._turn + 1) % len(self._places)
@@ -145,6 +147,18 @@ class Servers:
             if place.link is not None:
                 place.link.close()
                 place.link = None
+
+    def _require_one_step(self) -> None:
+        """Connecting takes servers at different steps where the next thing may be to have them load one."""
+        served = {place.url: str(place.link.greeting.spec.policy.checkpoint) for place in self._places if place.link}
+        if self._any_step or len(set(served.values())) < 2:
+            return
+        each = ", ".join(f"{url} serves {checkpoint}" for url, checkpoint in served.items())
+        raise SpecMismatch(
+            f"The policy servers serve different checkpoints: {each}. Have all of them load one with load_step(STEP), "
+            "start them with the same --checkpoint, or make the client with allow_newer_checkpoint=True.",
+            field="policy.checkpoint",
+        )
 
     def _drop_closed(self) -> None:
         """Without a rest: a server that hung up after a bad request is most likely well."""

@@ -132,6 +132,30 @@ def test_every_server_of_a_client_loads_the_step(server, run, rehearse_run):
                 client.load_step(19)
 
 
+def test_servers_at_different_steps_are_told_apart_before_either_is_asked(server, run, rehearse_run):
+    with rehearse_run(run, "--follow-on-request", "--no-grpc") as process:
+        second = process.wait_ready()
+        urls = [server.grpc_url, second.url]
+        with PolicyClient(server.url) as one, PolicyClient(second.url) as other:
+            one.load_step(9)
+            other.load_step(29)
+        with PolicyClient(urls) as client:
+            with pytest.raises(SpecMismatch) as error:
+                ask_client(client)
+            assert error.value.message == (
+                f"The policy servers serve different checkpoints: {urls[0]} serves pi05_libero/tiny/9, {urls[1]} "
+                "serves pi05_libero/tiny/29. Have all of them load one with load_step(STEP), start them with the same "
+                "--checkpoint, or make the client with allow_newer_checkpoint=True."
+            )
+            client.load_step(19)
+            assert {ask_client(client).checkpoint for _ in range(4)} == {"pi05_libero/tiny/19"}
+        with PolicyClient(server.url) as one:
+            one.load_step(9)
+        with PolicyClient(urls, allow_newer_checkpoint=True) as client:
+            steps = {ask_client(client).checkpoint for _ in range(4)}
+        assert steps == {"pi05_libero/tiny/9", "pi05_libero/tiny/19"}
+
+
 def test_sigterm_does_not_wait_for_a_step_that_loads(tmp_path, rehearse_run):
     write_rehearsed_step(tmp_path, 9, LIBERO)
     write_rehearsed_step(tmp_path, 8, LIBERO, seconds=300)

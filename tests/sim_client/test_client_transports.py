@@ -278,13 +278,14 @@ def test_a_checkpoint_that_changes_under_a_live_connection_is_refused_unless_all
     def trained(step):
         return lambda request: {**chunk_of(spec, request), "checkpoint": f"tiny/test/{step}"}
 
-    policy = dial(serve(turns(trained(9), trained(19))).url)
+    server = serve(turns(trained(9), trained(19)))
+    policy = dial(server.url)
     assert policy.infer(OBSERVATION).checkpoint == "tiny/test/9"
     with pytest.raises(SpecMismatch) as caught:
         policy.infer(OBSERVATION)
     assert caught.value.message == (
-        "The policy server answered from checkpoint tiny/test/19, but on connecting it served tiny/test/9. Start anew "
-        "with this one, serve a fixed one with `serve --checkpoint DIR`, or make the client with "
+        f"The policy server at {server.url} answered from checkpoint tiny/test/19, but tiny/test/9 was served before. "
+        "Start anew with this one, serve a fixed one with `serve --checkpoint DIR`, or make the client with "
         "allow_newer_checkpoint=True."
     )
     following = dial(serve(turns(trained(9), trained(19))).url, allow_newer_checkpoint=True)

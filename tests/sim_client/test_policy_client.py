@@ -143,7 +143,7 @@ def test_the_reply_to_an_earlier_request_is_no_answer_to_this_one(spec):
     exchange = Exchange(spec)
     earlier, awaited = exchange.ask(OBSERVATION), exchange.ask(OBSERVATION)
     with pytest.raises(ProtocolViolation, match="answered request 0, but request 1 is awaited"):
-        exchange.settle(awaited, InferReply.from_wire(chunk_of(spec, earlier)))
+        exchange.settle(awaited, InferReply.from_wire(chunk_of(spec, earlier)), "ws://server")
 
 
 def test_a_text_frame_is_the_servers_complaint(start_server):

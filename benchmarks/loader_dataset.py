@@ -9,6 +9,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from training.data import DatasetWriter, Feature
+from training.data.lerobot.writing.dataset_writer import DatasetFormat
+from training.data.lerobot.writing.encoded_frames import EncodedFrames, encode_frames
 
 __all__ = ["CAMERAS", "FPS", "write_dataset"]
 
@@ -17,21 +19,38 @@ FPS = 20.0
 _STATE, _ACTION = 8, 7
 
 
-def write_dataset(out: Path, cameras: int, episodes: int, length: int, side: int = 224) -> Path:
-    """Write `episodes` of `length` rows with the first `cameras` of `CAMERAS`; returns the folder."""
+def write_dataset(
+    out: Path,
+    cameras: int,
+    episodes: int,
+    length: int,
+    side: int = 224,
+    *,
+    version: DatasetFormat = "v3.0",
+    scenes: int | None = None,
+) -> Path:
+    """Write `episodes` of `length` rows with the first `cameras` of `CAMERAS`; returns the folder.
+
+    Args:
+        scenes: episodes with frames of their own, whose frames the others repeat in turn, for a large dataset in
+            little time; all when None.
+    """
     draw, keys = np.random.default_rng(0), CAMERAS[:cameras]
+    drawn: list[dict[str, EncodedFrames]] = []
     features = {
         **{key: Feature("image", (side, side, 3)) for key in keys},
         "state": Feature("float32", (_STATE,)),
         "actions": Feature("float32", (_ACTION,)),
     }
-    with DatasetWriter(out, version="v3.0", fps=FPS, robot_type="panda", features=features) as writer:
-        for _ in range(episodes):
+    with DatasetWriter(out, version=version, fps=FPS, robot_type="panda", features=features) as writer:
+        for episode in range(episodes):
+            if episode < (scenes or episodes):
+                drawn.append({key: encode_frames(_scenes(draw, length, side)) for key in keys})
             columns = {
                 "state": np.cumsum(draw.normal(0, 0.02, (length, _STATE)), axis=0).astype(np.float32),
                 "actions": draw.uniform(-1, 1, (length, _ACTION)).astype(np.float32),
             }
-            writer.add_episode(columns, {key: _scenes(draw, length, side) for key in keys}, "stack the red cube")
+            writer.add_episode(columns, drawn[episode % len(drawn)], "stack the red cube")
         writer.write_metadata()
         return writer.commit()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
@@ -26,13 +26,15 @@ class Admission:
     def __init__(self, most: int, seconds_for: Callable[[int], float | None]) -> None:
         self._most, self._seconds_for = most, seconds_for
         self._held: Counter[Hashable] = Counter()
+        self._rows = 0
         self._connected: Counter[Hashable] = Counter()
-        self._left: dict[Hashable, float] = {}
+        self._left: OrderedDict[Hashable, float] = OrderedDict()
+        """Clients whose last single call ended a while ago at most, that one first."""
 
     @property
     def rows(self) -> int:
         """Unanswered rows of all clients."""
-        return self._held.total()
+        return self._rows
 
     @contextmanager
     def connected(self, client: Hashable) -> Iterator[None]:
@@ -51,6 +53,8 @@ class Admission:
                 yield
         finally:
             self._left[client] = time.monotonic()
+            self._left.move_to_end(client)
+            self._forget_left()  # each call brings one: every client may call from another port each time
 
     @contextmanager
     def holding(self, client: Hashable, count: int) -> Iterator[None]:
@@ -61,9 +65,11 @@ class Admission:
         """
         self._require_room(client, count)
         self._held[client] += count
+        self._rows += count
         try:
             yield
         finally:
+            self._rows -= count
             _subtract(self._held, client, count)
 
     def _require_room(self, client: Hashable, count: int) -> None:
@@ -81,9 +87,13 @@ class Admission:
         raise Overloaded(f"{reason} Ask again in {pause} ms.", retry_after_ms=pause)
 
     def _others(self, client: Hashable) -> bool:
+        self._forget_left()
+        return any(len(each) > (client in each) for each in (self._connected, self._left))
+
+    def _forget_left(self) -> None:
         long_ago = time.monotonic() - _BETWEEN_CALLS_S
-        self._left = {other: moment for other, moment in self._left.items() if moment > long_ago}
-        return any(other != client for other in (*self._connected, *self._left))
+        while self._left and next(iter(self._left.values())) <= long_ago:
+            self._left.popitem(last=False)
 
     def _pause_ms(self) -> int:
         """When half of the rows are answered."""

@@ -112,7 +112,7 @@ class Metrics:
         self._load.replicas = count
 
     def seconds_for(self, rows: int) -> float | None:
-        """How long so many rows would take at the pace of the last minute; None before the first batch."""
+        """How long so many rows would take at the pace of the last minute; None where no batch is known of it."""
         return self._load.seconds_for(rows)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -126,31 +126,36 @@ class Metrics:
 
 
 class _Load:
-    """The batches of the last minute."""
+    """The batches of the last minute, and their sums: every request that is refused asks for them."""
 
     def __init__(self) -> None:
         self.replicas = 1
-        self._batches: deque[tuple[float, int, float]] = deque()
+        self._batches: deque[tuple[float, int, int]] = deque()
+        self._rows = self._busy_ns = 0  # whole numbers: what is added and taken away for weeks must not drift
         self._since = time.monotonic()
         self._lock = Lock()
 
     def add(self, rows: int, seconds: float) -> None:
         with self._lock:
-            self._batches.append((time.monotonic(), rows, seconds))
+            self._count(rows, busy_ns := round(seconds * 1e9))
+            self._batches.append((time.monotonic(), rows, busy_ns))
             self._forget()
 
     def share(self) -> float:
         with self._lock:
             self._forget()
-            busy = sum(seconds for _, _, seconds in self._batches)
-        return min(1.0, busy / self.replicas / max(1e-9, min(_WINDOW_S, time.monotonic() - self._since)))
+            busy_s = self._busy_ns / 1e9
+        return min(1.0, busy_s / self.replicas / max(1e-9, min(_WINDOW_S, time.monotonic() - self._since)))
 
     def seconds_for(self, rows: int) -> float | None:
         with self._lock:
-            computed = sum(size for _, size, _ in self._batches)
-            busy = sum(seconds for _, _, seconds in self._batches)
-        return busy / computed * rows / self.replicas if computed else None
+            return self._busy_ns / 1e9 / self._rows * rows / self.replicas if self._rows else None
 
     def _forget(self) -> None:
         while self._batches and self._batches[0][0] < time.monotonic() - _WINDOW_S:
-            self._batches.popleft()
+            _, rows, busy_ns = self._batches.popleft()
+            self._count(-rows, -busy_ns)
+
+    def _count(self, rows: int, busy_ns: int) -> None:
+        self._rows += rows
+        self._busy_ns += busy_ns

@@ -55,7 +55,7 @@ class RequestRecord:
 
     def told(self) -> None:
         """It asked for no actions, and is answered."""
-        self._close(OK, logging.DEBUG, {}, acted=False)
+        self._close(OK, logging.DEBUG, {})
 
     def refused(self, error: ChunkwireError) -> None:
         """It gets this error for an answer."""
@@ -66,11 +66,10 @@ class RequestRecord:
         """Its client went away before the answer."""
         self._close(CANCELLED, logging.DEBUG, {})
 
-    def _close(
-        self, code: str, level: int, timing: Mapping[str, float], reason: str | None = None, acted: bool = True
-    ) -> None:
+    def _close(self, code: str, level: int, timing: Mapping[str, float], reason: str | None = None) -> None:
         seconds = time.perf_counter() - self._received
-        self._metrics.request(self._transport, code, seconds if acted else None)
+        asked_for_actions = self._rows is not None  # and not about steps, or what nobody understood
+        self._metrics.request(self._transport, code, seconds if asked_for_actions else None)
         if log.isEnabledFor(level):
             log.log(level, "request", extra={"facts": self._facts(code, timing, seconds, reason)})
 

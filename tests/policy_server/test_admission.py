@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -72,3 +73,12 @@ def test_who_is_refused_is_told_when_half_of_the_rows_will_be_answered(stack, se
     with pytest.raises(Overloaded) as error:
         stack.enter_context(admission.holding("one", 1))
     assert error.value.retry_after_ms == pause
+
+
+def test_clients_that_call_once_are_forgotten_although_none_is_refused(admission, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for number in range(1000):
+        with admission.calling(f"10.0.0.1:{number}"):
+            now += 1
+    assert len(admission._left) <= 11

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+import timeit
 import urllib.request
 
 import pytest
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
+from policy_protocol import pack, unpack
+from policy_protocol.steps import StepsRequest
 from policy_server.metrics import Metrics
 
 from .rehearsed_policy import DEVICE_LOST
@@ -100,3 +104,37 @@ def test_two_servers_of_one_process_count_apart():
     counted = 'chunkwire_requests_total{code="ok",transport="grpc"} 1.0'
     assert counted in one.page().decode()
     assert counted not in other.page().decode()
+
+
+def test_batches_of_more_than_a_minute_ago_are_forgotten(monkeypatch):
+    metrics, now = Metrics(), 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for _ in range(100):
+        metrics.batch(1, 1, 0.1)
+        now += 1
+    assert metrics.seconds_for(10) == pytest.approx(1.0)
+    for _ in range(61):
+        metrics.batch(4, 4, 0.1)
+        now += 1
+    assert metrics.seconds_for(10) == pytest.approx(0.25)
+
+
+def test_what_a_refused_request_is_told_takes_no_longer_after_many_batches():
+    few, many = Metrics(), Metrics()
+    for metrics, batches in ((few, 10), (many, 20_000)):
+        for _ in range(batches):
+            metrics.batch(8, 8, 0.001)
+
+    def fastest(metrics):
+        return min(timeit.repeat(lambda: metrics.seconds_for(8), number=100, repeat=20))
+
+    assert fastest(many) < 20 * fastest(few)  # it was a thousand times as long
+
+
+def test_questions_about_steps_are_counted_but_not_as_times_to_actions(server, metrics):
+    with dial(server) as connection:
+        ask(connection, rehearsed(0))
+        connection.send(pack(StepsRequest(1, load=9).to_wire()))
+        assert unpack(connection.recv(timeout=10)).value["error"]["code"] == "step_not_served"
+    assert metrics("requests_total", "step_not_served", "websocket") == 1
+    assert metrics("request_seconds_count", "websocket") == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +63,9 @@ class RunCheckpoints:
                 "train_state": ocp.PyTreeCheckpointHandler(),
             },
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=Retention(directory, keep, experiment.keep_every), create=False
+                preservation_policy=Retention(directory, keep, experiment.keep_every),
+                create=False,
+                cleanup_tmp_directories=True,  # of saves that a kill or a full disk cut short
             ),
         )
 
@@ -140,7 +144,7 @@ class RunCheckpoints:
         steps = steps_in(Path(directory))
         kept = f"Step {steps[-1]} is whole" if steps else "No step is saved yet"
         return SaveFailed(
-            f"A step could not be saved in {directory} ({str(failure)[:200]}). {kept}. Make room on the disk, then "
+            f"A step could not be saved in {directory} ({_reason(failure)}). {kept}. Make room on the disk, then "
             f"{'go on with --resume' if steps else 'start anew with --overwrite'}."
         )
 
@@ -150,6 +154,13 @@ class RunCheckpoints:
         policy = dataclasses.replace(spec.policy, checkpoint=checkpoint)
         write_assets(folder, dataclasses.replace(self._assets, spec=dataclasses.replace(spec, policy=policy)))
         (folder / EXPERIMENT_FILE).write_text(self._experiment.to_json(), encoding="utf-8")
+
+
+def _reason(failure: Exception) -> str:
+    """What the system said, without the path of orbax's own file that it happened to say it of."""
+    told = re.search(r"\[os_error_code='(\d+)'", str(failure))  # tensorstore's way of saying it
+    number = int(told[1]) if told else getattr(failure, "errno", None)
+    return str(failure)[:200] if number is None else os.strerror(number)
 
 
 @contextmanager

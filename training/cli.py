@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Train a policy: `train EXPERIMENT --exp-name NAME`. The verbs below prepare its dataset.",
 )
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _VERBS = ("run", "list", "convert", "check", "stats", "merge", "export")
 
 app.command("list")(list_command)
@@ -100,7 +103,7 @@ def run_command(
             wandb=wandb,
         )
     except KeyboardInterrupt:
-        print("train: interrupted before a step was done; frames that were decoded are kept.", file=sys.stderr)
+        print("train: interrupted; frames that were decoded and steps that were saved are kept.", file=sys.stderr)
         raise typer.Exit(130) from None
     print(f"Trained. Serve it: serve --checkpoint {step}")
 
@@ -109,6 +112,8 @@ def main() -> None:
     """Entry point: errors become one plain line and an exit code."""
     # Reads of a damaged checkpoint outlive their failed restore and report here, from other threads.
     sys.unraisablehook = lambda unraisable: logging.debug("in the background: %r", unraisable.exc_value)
+    for name in ("absl", "asyncio"):  # so do the writes of a save that failed, each at length; the save itself raises
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         if len(sys.argv) > 1 and not sys.argv[1].startswith("-") and sys.argv[1] not in _VERBS:
             _require_experiment(sys.argv[1])
@@ -117,8 +122,21 @@ def main() -> None:
     except ChunkwireError as error:
         print(f"train: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        print(f"train: {_no_room(error)}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _no_room(error: OSError) -> str:
+    what = f"{error.filename} could not be written" if error.filename else "A file could not be written"
+    return (
+        f"{what} ({os.strerror(error.errno or 0)}). Make room on the disk, then repeat the command: a training run "
+        "goes on with --resume, or if it has no step yet begins anew with --overwrite."
+    )
 
 
 def _require_experiment(name: str) -> None:

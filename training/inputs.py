@@ -28,6 +28,8 @@ class Inputs:
     validation: Loader | MixedLoader | None
     """Over the held-out episodes; None when there are none."""
     transform: SampleTransform
+    skipped_frames: int = 0
+    """Frames that cannot be decoded and are left out."""
 
     def samples(self, step: int) -> Samples:
         """The batch of a step."""
@@ -37,7 +39,8 @@ class Inputs:
     def facts(self) -> RunFacts:
         """What a resumed run must find unchanged."""
         tokenizer = hashlib.sha256(self.assets.tokenizer.model).hexdigest()[:16]
-        return RunFacts(self.assets.spec.policy.dataset_fingerprint, tokenizer)
+        fingerprint = self.assets.spec.policy.dataset_fingerprint
+        return RunFacts(fingerprint, tokenizer, skipped_frames=self.skipped_frames)
 
 
 def open_inputs(
@@ -79,4 +82,4 @@ def open_inputs(
         batch_size=experiment.batch_size,
         skip_corrupt=skip_corrupt,
     )
-    return Inputs(assets, loaders.train, loaders.validation, transform)
+    return Inputs(assets, loaders.train, loaders.validation, transform, loaders.corrupt_frames)

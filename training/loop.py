@@ -79,7 +79,7 @@ def train(
             StopSignal() as stop,
         ):
             _run(experiment, inputs, mesh, state, key, checkpoints, directory, observers, stop)
-        checkpoints.wait()
+            checkpoints.wait()  # a signal does not end the last save either
         return directory / str(checkpoints.latest)
 
 

@@ -45,6 +45,8 @@ class RunFacts:
     tokenizer_hash: str
     run_id: str = ""
     """Drawn when the run began."""
+    skipped_frames: int = 0
+    """Frames of all cameras that cannot be decoded and are not trained on (`--skip-corrupt`)."""
 
 
 def run_directory(runs: Path, experiment: Experiment, name: str) -> Path:
@@ -91,9 +93,17 @@ def begin_run(directory: Path, experiment: Experiment, facts: RunFacts, *, overw
             shutil.rmtree(directory)
         directory.mkdir(parents=True)
         facts = replace(facts, run_id=secrets.token_hex(8))
-        (directory / _RUN_FILE).write_text(json.dumps(to_json(facts), indent=2) + "\n", encoding="utf-8")
-    (directory / EXPERIMENT_FILE).write_text(experiment.to_json(), encoding="utf-8")
+    _write_whole(directory / EXPERIMENT_FILE, experiment.to_json())  # from here on --overwrite knows it for a run
+    if not resume:
+        _write_whole(directory / _RUN_FILE, json.dumps(to_json(facts), indent=2) + "\n")
     return facts
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """A kill or a full disk leaves what was there before: without it a run could not be resumed."""
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)
 
 
 def _read(path: Path) -> Any:
@@ -150,13 +160,12 @@ class MetricsLog:
 
     def __init__(self, directory: Path, from_step: int, file: str = _METRICS_FILE) -> None:
         path = directory / file
-        kept = []
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < from_step]
-        self._file: IO[str] = path.open("w", encoding="utf-8")
-        self._file.writelines(kept)
-        self._file.flush()
+            if kept != lines:
+                _write_whole(path, "".join(kept))
+        self._file: IO[str] = path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one line."""

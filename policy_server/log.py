@@ -33,9 +33,10 @@ def show_log(form: LogFormat = LogFormat.HUMAN, level: LogLevel = LogLevel.INFO)
     """Write the server's log to standard error, and keep the libraries quiet below warnings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines() if form is LogFormat.JSON else _PlainLines())
-    log.addHandler(handler)
-    log.setLevel(level.value.upper())
-    log.propagate = False
+    for ours in (log, logging.getLogger("training")):
+        ours.addHandler(handler)
+        ours.setLevel(level.value.upper())
+        ours.propagate = False
     logging.getLogger("absl").setLevel(logging.ERROR)
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from training.pi05.compile_cache import compile_kept, traced_folder
 from training.pi05.model.attention import AttentionKernel
 from training.pi05.model.config import ModelConfig
 from training.pi05.model.flow import denoise
 from training.pi05.model.pi import ModelInput, PiModel
 from training.pi05.model.serving import ServingParams, serving_params
 from training.pi05.placement import Shardings
+from training.pi05.program_key import program_facts, program_key
+from training.pi05.traced_programs import lowered_program
 
 __all__ = ["Denoiser"]
 
@@ -43,12 +45,7 @@ class Denoiser:
         self._model, self._steps, self._placement = model, steps, placement
         self._serving = self.prepared(flat), checkpoint
         self._compiled: dict[tuple[int, int], Callable[..., Array]] = {}
-        network = PiModel(model, unrolled=True, kernel=attention)
-
-        def run(weights: ServingParams, inputs: ModelInput, noise: Array) -> Array:
-            return denoise(network, weights.params, inputs, noise, steps, weights.modulations)
-
-        self._run: Any = jax.jit(run, donate_argnames="noise")
+        self._attention = attention
 
     def prepared(self, flat: Mapping[str, Array]) -> ServingParams:
         """Other weights of the same model, beside those in use: nothing is compiled anew to compute with them."""
@@ -68,11 +65,28 @@ class Denoiser:
         shape = inputs.tokens.shape
         if shape in self._compiled:
             return
-        noise = np.zeros((shape[0], self._model.action_horizon, self._model.action_dim), np.float32)
-        weights, _ = self._serving
-        compiled = self._run.lower(weights, inputs=inputs, noise=noise).compile()
-        jax.block_until_ready(compiled(weights, inputs=inputs, noise=noise))
+        arguments = self._arguments(inputs)
+        # cudnn's kernels hold addresses of the process that traced them
+        folder = None if self._attention == "cudnn" else traced_folder()
+        name = self.program_name(inputs)
+        compiled = compile_kept(lowered_program(self._run, arguments, name, folder, donate=2), name)
+        jax.block_until_ready(compiled(*arguments))
         self._compiled[shape] = compiled
+
+    def program_name(self, inputs: ModelInput) -> str:
+        """Of the program for inputs of these shapes; no other program has it, here or on any machine."""
+        function = {"model": repr(self._model), "steps": self._steps, "attention": self._attention}
+        return f"denoise_{program_key(program_facts(function, self._arguments(inputs)))}"
+
+    def _arguments(self, inputs: ModelInput) -> tuple[ServingParams, ModelInput, np.ndarray]:
+        """What a program is traced, lowered and run with before anything is asked."""
+        batch = inputs.tokens.shape[0]
+        noise = np.zeros((batch, self._model.action_horizon, self._model.action_dim), np.float32)
+        return self._serving[0], inputs, noise
+
+    def _run(self, weights: ServingParams, inputs: ModelInput, noise: Array) -> Array:
+        network = PiModel(self._model, unrolled=True, kernel=self._attention)
+        return denoise(network, weights.params, inputs, noise, self._steps, weights.modulations)
 
     def __call__(
         self, inputs: ModelInput, noise: Float[np.ndarray, "batch action_horizon action_dim"]
@@ -80,4 +94,4 @@ class Denoiser:
         """Start computing (batch, action_horizon, action_dim), a promise until it is read; and whose weights it is."""
         self.compile(inputs)
         weights, checkpoint = self._serving
-        return self._compiled[inputs.tokens.shape](weights, inputs=inputs, noise=noise), checkpoint
+        return self._compiled[inputs.tokens.shape](weights, inputs, noise), checkpoint

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -236,6 +241,47 @@ def test_an_optimizer_of_another_kind_is_told_by_its_leaves(run, assets, experim
         f"{run}/700/train_state does not fit this experiment. "
         "1 of the wrong shape: opt_state/1/2/count is (), expected (3,). " + RESUME_ADVICE
     )
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory, run):
+    """Runs of a process that was killed in the save of step 1, by the moment."""
+    folder = tmp_path_factory.mktemp("killed")
+    program = Path(__file__).with_name("saves_that_are_killed.py")
+    command = [sys.executable, str(program), str(run / "700"), str(folder)]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout).values()) == {-signal.SIGKILL}
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("moment", "newest", "left_over"),
+    [
+        ("begun", 0, set()),
+        ("arrays", 0, {"1.orbax-checkpoint-tmp"}),
+        ("first_part", 0, {"1.orbax-checkpoint-tmp"}),
+        ("unnamed", 0, {"1.orbax-checkpoint-tmp"}),
+        ("deleting", 1, {"0"}),
+    ],
+)
+def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_newest_step(
+    killed, assets, experiment, moment, newest, left_over
+):
+    """And what it leaves of another is gone after the next save."""
+    folder = killed / moment
+    assert {child.name for child in folder.iterdir()} == {str(newest), *left_over}
+    params = {"w": jnp.zeros(2)}
+    opt_state = optimizer(experiment.optimizer, experiment.decay_steps).init(params)
+    template = jax.eval_shape(lambda: TrainState(jnp.int32(0), params, opt_state, None))
+    with RunCheckpoints(folder, assets, experiment, "run", keep=1) as checkpoints:
+        state = checkpoints.restore(template)
+        assert int(state.step) == newest + 1
+        np.testing.assert_array_equal(state.params["w"], np.full(2, newest))
+        checkpoints.save(state.replace(step=state.step + 1))
+        checkpoints.wait()
+    assert [child.name for child in folder.iterdir()] == [str(newest + 1)]
 
 
 def saved_to_the_end(checkpoints, state):

@@ -324,13 +324,3 @@ def test_ctrl_c_saves_the_state_reached_and_exits_with_130(interrupted, runs):
     assert said.splitlines()[-1] == f"train: stopped; {step} is saved. Go on with --resume."
     assert metrics(step.parent)[-1]["step"] == int(step.name)
     assert load_policy(step).parameter_count > 0
-
-
-def test_a_run_that_was_stopped_goes_on_where_it_was(interrupted, runs, command):
-    folder = runs / NAME / "stopped"
-    done = metrics(folder)[-1]["step"] + 1
-    more = ("--resume", "--set", f"steps={done + 2}", "--set", "save_every=100000")
-    result = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == f"Trained. Serve it: serve --checkpoint {folder / str(done + 1)}"
-    assert [line["step"] for line in metrics(folder)] == list(range(done + 2))

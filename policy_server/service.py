@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -16,6 +17,7 @@ from policy_protocol.messages import ActionChunk
 from policy_protocol.spec import PolicySpec
 from policy_protocol.steps import STEPS_FEATURE, StepsReply, StepsRequest
 from policy_server.admission import Admission
+from policy_server.engine.answers import answers
 from policy_server.engine.batcher import Batcher
 from policy_server.engine.one_checkpoint import of_one_checkpoint
 from policy_server.log import log
@@ -213,16 +215,15 @@ class PolicyService:
     async def _chunks(
         self, rows: Iterable[tuple[Any, int | None]], expires: float, client: str
     ) -> Sequence[ActionChunk]:
-        """One chunk a row, each with its noise seed; when one fails, the others are taken out of the queue."""
-        futures: list[asyncio.Future[ActionChunk]] = []
+        """One chunk a row, each with its noise seed. Where one fails, or nobody waits, they leave the queue."""
+        futures: list[Future[ActionChunk]] = []
         try:
             for row, noise_seed in rows:
-                futures.append(asyncio.wrap_future(self._batcher.submit(row, noise_seed, expires, client)))
-            return await asyncio.gather(*futures)
-        except ChunkwireError:
+                futures.append(self._batcher.submit(row, noise_seed, expires, client))
+            return await answers(futures)
+        finally:
             for future in futures:
                 future.cancel()
-            raise
 
     def _expires(self, question: Question) -> float:
         """Moment of `time.perf_counter` after which the client wants no answer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 __all__ = ["FairQueue"]
@@ -27,50 +28,60 @@ class FairQueue(Generic[T]):
         self._waiting: OrderedDict[Hashable, deque[T]] = OrderedDict()
         self._count = 0
         self._closed = False
-        self._idle = 0
-        self._changed = threading.Condition()
+        self._idle = self._asleep = 0
+        self._lock = threading.Lock()
+        self._wakes: SimpleQueue[None] = SimpleQueue()
+        """One for each taker to wake. A `threading.Condition` takes longer, and every request waits for it."""
 
     def __len__(self) -> int:
         return self._count
 
     def put(self, item: T, client: Hashable) -> bool:
         """Let an item wait; False when too many wait already."""
-        with self._changed:
+        with self._lock:
             if self._count >= self.most:
                 self._drop_unwanted()
             if self._count >= self.most or self._closed:
                 return False
             self._waiting.setdefault(client, deque()).append(item)
             self._count += 1
-            self._changed.notify()
+            self._wake(1)
             return True
 
     def take(self, most: int) -> list[T]:
         """Up to `most` items, one of each client in turn; waits for the first. Empty once closed and drained."""
-        with self._changed:
+        with self._lock:
             self._idle += 1
-            while not (taken := self._round_robin(most)) and not self._closed:
-                self._changed.wait()
-            self._idle -= 1
-            return taken
+        while True:
+            with self._lock:
+                if (taken := self._round_robin(most)) or self._closed:
+                    self._idle -= 1
+                    return taken
+                self._asleep += 1
+            self._wakes.get()
 
     def take_now(self, most: int) -> list[T]:
         """The same without waiting."""
-        with self._changed:
+        with self._lock:
             return self._round_robin(most)
 
     def take_ahead(self, most: int) -> list[T]:
         """For a taker that is still busy: `most` items or none, and none while another is idle."""
-        with self._changed:
+        with self._lock:
             if self._count >= most:
                 self._drop_unwanted()
             return self._round_robin(most) if self._count >= most and not self._idle else []
 
     def close(self) -> None:
         """Take no more items; who waits for one is told by an empty list."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._wake(self._asleep)
+
+    def _wake(self, most: int) -> None:
+        for _ in range(min(most, self._asleep)):
+            self._asleep -= 1
+            self._wakes.put(None)
 
     def _round_robin(self, most: int) -> list[T]:
         taken: list[T] = []

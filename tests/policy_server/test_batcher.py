@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -272,13 +273,14 @@ def test_a_busy_taker_gets_a_full_batch_or_nothing_and_nothing_while_another_is_
     assert queue.take_ahead(4) == []
     queue.put(3, 3)
     assert queue.take_ahead(4) == [0, 1, 2, 3]
-    taken = []
+    taken, looked = [], threading.Event()
+    queue._wakes = SimpleNamespace(put=lambda _: None, get=lambda: looked.wait(10))
     idle = threading.Thread(target=lambda: taken.append(queue.take(1)))
     idle.start()
-    while not queue._idle:  # nothing else tells that it waits
+    while not queue._asleep:  # nothing else tells that it waits
         time.sleep(0.001)
-    with queue._changed:  # the idle one is not woken before this one has looked
-        queue.put(4, 4)
-        assert queue.take_ahead(1) == []
+    queue.put(4, 4)
+    assert queue.take_ahead(1) == []  # the idle one is woken, and has not looked yet
+    looked.set()
     idle.join(10)
     assert taken == [[4]]

@@ -134,6 +134,15 @@ def test_datasets_that_differ_end_with_a_table_before_a_run_is_begun(command, da
     assert not (tmp_path / "runs").exists()
 
 
+def test_what_is_found_before_training_names_the_dataset_that_it_is_found_in(datasets, experiment, capsys):
+    open_inputs(experiment, "looked at")
+    found = [line for line in capsys.readouterr().err.splitlines() if line.startswith("check: ")]
+    few = "warning few-episodes: The dataset has 3 episodes."
+    assert [line.split(" A policy")[0] for line in found if "few-episodes" in line] == [
+        f"check: {dataset}: {few}" for dataset in datasets
+    ]
+
+
 @pytest.fixture
 def broken(tmp_path, lerobot_dataset):
     """A dataset with two damaged PNGs: the very first, which the check looks at, and one that it does not."""
@@ -157,6 +166,7 @@ def test_frames_that_cannot_be_decoded_are_counted_and_left_out_when_asked_to(co
     assert code == 0, err
     assert "Skipped 2 of 78 frames of broken that cannot be decoded. The first: Frame 0 of episode 0 (row 0, " in err
     run = tmp_path / "runs" / NAME / "skipped"
+    assert json.loads((run / "run.json").read_text())["skipped_frames"] == 2
     assert [record["step"] for record in lines(run, "metrics.jsonl", "step")] == [0, 1]
     experiment = override(find_experiment(NAME), [f"dataset={broken}", "model.action_horizon=4", "execution_horizon=2"])
     anchors = open_inputs(experiment, "looked at", skip_corrupt=True).loader.anchors

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from training.cli import main
-from training.experiments import experiment_names
+from training.commands.state_memory import state_memory
+from training.experiments import experiment_names, find_experiment
+from training.pi05.model.params import param_shapes, unflatten
+from training.train_state import init_state
 
 NAME = "pi05_maniskill_stackcube_small"
 
@@ -38,6 +43,41 @@ def test_list_names_every_experiment_with_its_size(train):
     assert [line[0] for line in lines] == list(experiment_names())
     assert [NAME, "pi05", "2.5M", "32", "600", "datasets/stackcube"] in lines
     assert ["pi0_maniskill_pickcube_lora", *["pi0", "+", "LoRA", "3.29B", "32", "30,000", "datasets/pickcube"]] in lines
+
+
+def test_list_shows_what_the_state_of_each_takes_of_a_device(train):
+    """A full fine-tune holds four float32 copies of 3.35B parameters, LoRA the frozen ones once in bfloat16."""
+    code, out, _ = train("list", "--memory", "--devices", "8")
+    lines = [line.split() for line in out.splitlines()]
+    assert code == 0
+    assert lines[0] == ["name", "model", "batch", "params", "optimizer", "average", "state"]
+    assert ["pi05_maniskill_stackcube", "pi05", "128", "1.68", "3.36", "1.68", "6.73"] in lines
+    assert [f"{NAME[:-6]}_lora", "pi05", "+", "LoRA", "32", "0.98", "0.50", "0.00", "1.48"] in lines
+    assert out.splitlines()[-1] == (
+        "GB that each of 8 devices holds between steps; gradients and activations come on top. "
+        "- where batch or --set fsdp_devices does not fit 8 devices."
+    )
+
+
+def test_list_shows_no_memory_where_the_devices_do_not_divide_the_batch(train):
+    _, out, _ = train("list", "--memory", "--devices", "64")
+    lines = [line.split() for line in out.splitlines()]
+    assert [NAME, "pi05", "32", "-", "-", "-", "-"] in lines
+    assert ["pi05_maniskill_stackcube", "pi05", "128", "0.22", "0.43", "0.22", "0.86"] in lines
+
+
+def test_devices_are_counted_for_memory_alone(train):
+    code, _, err = train("list", "--devices", "8")
+    assert code == 2
+    assert "--devices says what --memory counts for: pass --memory too." in err
+
+
+def test_the_memory_of_a_state_is_that_of_its_arrays():
+    """But for the step counter."""
+    experiment = find_experiment(NAME)
+    params = unflatten({path: jnp.zeros(leaf.shape) for path, leaf in param_shapes(experiment.model).items()})
+    arrays = jax.tree.leaves(init_state(experiment, params))
+    assert state_memory(experiment, devices=1).total == sum(leaf.nbytes for leaf in arrays) - 4
 
 
 def test_an_unknown_experiment_is_one_plain_line(train):

@@ -26,7 +26,7 @@ def check_before_training(dataset: Dataset, action_horizon: int, ignore: Collect
     require_sound(findings, str(dataset.root))
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     for finding in findings:
-        console.print(f"check: {finding.severity} {finding.check}: {finding.seen} {finding.advice}")
+        console.print(f"check: {dataset.root}: {finding.severity} {finding.check}: {finding.seen} {finding.advice}")
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:

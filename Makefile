@@ -49,7 +49,7 @@ setup: .venv/installed .venv-sim/installed ## Make both environments and check t
 
 .venv/installed: pyproject.toml docker/constraints/model.txt
 	@echo '== model environment (.venv): jax, no torch'
-	docker/make-environment.sh $(PYTHON) .venv docker/constraints/model.txt '.[server,train,lerobot,dev]' $(JAX_EXTRA)
+	docker/make-environment.sh $(PYTHON) .venv docker/constraints/model.txt '.[server,train,lerobot,stack,dev]' $(JAX_EXTRA)
 	# The package itself pins numpy below 2; its code runs unmodified on the numpy that is here.
 	$(MODEL)/pip install --quiet --no-deps openpi-client==0.1.2
 	touch $@
@@ -98,7 +98,7 @@ lint: setup ## Style, import rules, types of the contract
 	$(MODEL)/mypy
 
 test-model: setup ## Tests of the contract, the model, training and the server
-	$(MODEL)/pytest $(SIDE_BY_SIDE) tests/policy_protocol tests/training tests/policy_server
+	$(MODEL)/pytest $(SIDE_BY_SIDE) tests/policy_protocol tests/training tests/policy_server tests/containers
 
 test-sim: setup ## Tests of the contract and the simulator client
 	$(SIM)/pytest $(SIDE_BY_SIDE) tests/policy_protocol tests/sim_client

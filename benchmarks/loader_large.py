@@ -8,9 +8,9 @@
     from memory  the cache is in the page cache: what every later step finds where the memory holds it
     from disk    the cache is dropped from memory first: what a step finds of a cache far larger than the memory
 
-Memory and disk take turns, each on random batches that were not drawn before. The first two are samples a second of the
-processor's time, which other programs on the machine do not change; disk is by the clock, on one core. The cache lies in
-the folder --work: put it on the disk in question.
+Memory and disk take turns, each on random batches that were not drawn before. The first two are samples a second of
+the processor's time, which other programs on the machine do not change; disk is by the clock, on one core. The cache
+lies in the folder --work: put it on the disk in question.
 """
 
 from __future__ import annotations

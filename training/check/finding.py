@@ -37,6 +37,9 @@ CheckName: TypeAlias = Literal[
 CHECK_NAMES: tuple[CheckName, ...] = get_args(CheckName)
 """What `--ignore-check` takes."""
 
+_UNTRAINABLE = frozenset({"missing-column", "no-camera", "not-finite"})
+"""What no flag helps against: there would be nothing to learn from."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -79,5 +82,13 @@ def require_sound(findings: Sequence[Finding], dataset: str) -> None:
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         told = "\n".join(f"  {error.check}: {error.seen} {error.advice}" for error in errors)
-        flags = " ".join(f"--ignore-check {name}" for name in dict.fromkeys(error.check for error in errors))
-        raise DatasetUnsound(f"{dataset} should not be trained on:\n{told}\nTo train on it as it is: {flags}")
+        raise DatasetUnsound(f"{dataset} should not be trained on:\n{told}{_way_on([error.check for error in errors])}")
+
+
+def _way_on(errors: Sequence[CheckName]) -> str:
+    if _UNTRAINABLE.intersection(errors):
+        return ""
+    flags = [
+        "--skip-corrupt" if name == "corrupt-frame" else f"--ignore-check {name}" for name in dict.fromkeys(errors)
+    ]
+    return f"\nTo train on it as it is: {' '.join(flags)}"

@@ -41,7 +41,8 @@ def iterate_video(
                 if number > frame:
                     raise _corrupt(episode, key, frame, "the video has no picture at its time")
     except (av.FFmpegError, OSError, IndexError) as error:
-        raise _corrupt(episode, key, frame, str(error)) from error
+        reason = getattr(error, "strerror", None) or str(error)  # FFmpeg's own number and the path again say no more
+        raise _corrupt(episode, key, frame, reason) from error
     raise _corrupt(episode, key, frame, "the video ends before it")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import jax
@@ -163,6 +164,35 @@ def test_a_pattern_of_fresh_leaves_needs_weights_to_start_from(train):
         "train: The settings are not valid: init_fresh (--init-fresh) says what init (--init) may lack, "
         "but there is no init.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "A file"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/a/run.json"), "runs/a/run.json"),
+    ],
+)
+def test_a_full_disk_is_one_plain_line(train, monkeypatch, error, what):
+    def full(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("training.loop.train", full)
+    assert train(NAME, "--exp-name", "a") == (
+        1,
+        "",
+        f"train: {what} could not be written (No space left on device). Make room on the disk, then repeat the "
+        "command: a training run goes on with --resume, or if it has no step yet begins anew with --overwrite.\n",
+    )
+
+
+def test_an_interrupted_run_says_what_is_kept(train, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.loop.train", interrupt)
+    code, _, err = train(NAME, "--exp-name", "a")
+    assert (code, err) == (130, "train: interrupted; frames that were decoded and steps that were saved are kept.\n")
 
 
 def test_a_checkpoint_to_merge_must_exist(train, tmp_path):

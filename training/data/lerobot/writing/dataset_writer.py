@@ -2,6 +2,9 @@
 
 The dataset grows in a hidden folder beside its destination and is renamed when complete: whatever carries the
 dataset's name is whole.
+
+Read back row by row by the real package: v2.1 by lerobot 0.3.3, v3.0 by lerobot 0.4.4. Numbers, tasks, images and
+action chunks are equal bit for bit, video frames are those that `Dataset` decodes.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from policy_protocol.errors import ChunkwireError
 from training.experiment import Experiment
+from training.parallel.processes import EndedTogether
 from training.pi05.checkpoint.assets_item import AssetsHandler, SaveAssets
 from training.pi05.checkpoint.step_directory import EXPERIMENT_FILE, Assets, steps_in, write_assets
 from training.pi05.checkpoint.weights import as_saved
@@ -42,7 +43,7 @@ class SaveFailed(ChunkwireError):
 
 
 class RunCheckpoints:
-    """The step directories of one run, written in the background.
+    """The step directories of one run, written in the background; the processes of a run save and restore together.
 
     Args:
         directory: the run's folder.
@@ -75,6 +76,8 @@ class RunCheckpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if jax.process_count() > 1 and error is not None and not isinstance(error, EndedTogether):
+            return  # closing waits for all processes, and the others do not come to it
         try:
             self._manager.close()
         except Exception as failure:  # of a save in the background; what ended the run is told before it
@@ -149,6 +152,8 @@ class RunCheckpoints:
         )
 
     def _write_assets(self, step: int, folder: Path) -> None:
+        if jax.process_index() != 0:
+            return
         spec = self._assets.spec
         checkpoint = dataclasses.replace(spec.policy.checkpoint, step=step, run_id=self._run_id)
         policy = dataclasses.replace(spec.policy, checkpoint=checkpoint)

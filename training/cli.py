@@ -77,14 +77,33 @@ def run_command(
     wandb: Annotated[bool, typer.Option("--wandb", help="Also log to Weights & Biases.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete a run of that name and start anew.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Train in several processes, on as many machines: the same command in each, with this address of "
+            "process 0 and the next two options.",
+        ),
+    ] = None,
+    num_processes: Annotated[int | None, typer.Option(help="How many processes train together.")] = None,
+    process_id: Annotated[int | None, typer.Option(help="Which of them this is, counted from 0.")] = None,
+    distributed: Annotated[
+        bool,
+        typer.Option("--distributed", help="Ask the cluster for these three: Slurm, Open MPI, Kubernetes, TPU."),
+    ] = False,
+    join_timeout: Annotated[
+        int, typer.Option(help="Seconds that the processes may take to come together.", min=1)
+    ] = 300,
 ) -> None:
     """Train an experiment. `train EXPERIMENT …` is short for `train run EXPERIMENT …`."""
     if overwrite and resume:
         raise typer.BadParameter("Pass --overwrite or --resume, not both.")
     from training.experiment import override
     from training.experiments import find_experiment
+    from training.parallel.membership import Membership, joined
 
     named = {"dataset": dataset, "init": init, "init_fresh": init_fresh or None}
+    membership = Membership(coordinator, num_processes, process_id, distributed, join_timeout)
     chosen = [f"{name}={json.dumps(value)}" for name, value in named.items() if value is not None]
     configured = override(find_experiment(experiment), [*chosen, *(settings or [])])
     from training.loop import train
@@ -92,20 +111,23 @@ def run_command(
 
     use_compile_cache()
     try:
-        step = train(
-            configured,
-            exp_name,
-            runs,
-            overwrite=overwrite,
-            resume=resume,
-            ignore_checks=ignore_check or (),
-            skip_corrupt=skip_corrupt,
-            wandb=wandb,
-        )
+        with joined(membership) as processes:
+            step = train(
+                configured,
+                exp_name,
+                runs,
+                overwrite=overwrite,
+                resume=resume,
+                ignore_checks=ignore_check or (),
+                skip_corrupt=skip_corrupt,
+                wandb=wandb,
+                processes=processes,
+            )
     except KeyboardInterrupt:
         print("train: interrupted; frames that were decoded and steps that were saved are kept.", file=sys.stderr)
         raise typer.Exit(130) from None
-    print(f"Trained. Serve it: serve --checkpoint {step}")
+    if processes.leads:
+        print(f"Trained. Serve it: serve --checkpoint {step}")
 
 
 def main() -> None:

@@ -28,12 +28,14 @@ class Inputs:
     validation: Loader | MixedLoader | None
     """Over the held-out episodes; None when there are none."""
     transform: SampleTransform
-    skipped_frames: int = 0
+    skipped_frames: int
     """Frames that cannot be decoded and are left out."""
+    rows: slice
+    """Of every batch, the rows that this process reads."""
 
     def samples(self, step: int) -> Samples:
-        """The batch of a step."""
-        return self.transform(self.loader.batch(step))
+        """This process's rows of the batch of a step; the batch is the same however many processes share it."""
+        return self.transform(self.loader.samples(self.loader.rows(step)[self.rows]))
 
     @property
     def facts(self) -> RunFacts:
@@ -44,13 +46,19 @@ class Inputs:
 
 
 def open_inputs(
-    experiment: Experiment, run: str, ignore_checks: Collection[str] | None = (), *, skip_corrupt: bool = False
+    experiment: Experiment,
+    run: str,
+    ignore_checks: Collection[str] | None = (),
+    *,
+    skip_corrupt: bool = False,
+    rows: slice = slice(None),
 ) -> Inputs:
     """Open an experiment's datasets, check them and decode their frames, unless that is done.
 
     Args:
         ignore_checks: names of checks whose errors do not stop the run; None checks nothing.
         skip_corrupt: leave out the frames that cannot be decoded; how many is told on standard error.
+        rows: of every batch, those that this process reads.
 
     Raises:
         DatasetUnsound: a check found an error.
@@ -82,4 +90,4 @@ def open_inputs(
         batch_size=experiment.batch_size,
         skip_corrupt=skip_corrupt,
     )
-    return Inputs(assets, loaders.train, loaders.validation, transform, loaders.corrupt_frames)
+    return Inputs(assets, loaders.train, loaders.validation, transform, loaders.corrupt_frames, rows)

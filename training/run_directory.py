@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -16,12 +17,15 @@ from policy_protocol.errors import ChunkwireError, SpecInvalid
 from policy_protocol.json_tree import from_json, to_json
 from training.checkpoints import CannotResume
 from training.experiment import Experiment, ExperimentInvalid
+from training.parallel.processes import ProcessesDiffer
 from training.pi05.checkpoint.step_directory import EXPERIMENT_FILE
 
-__all__ = ["MetricsLog", "RunExists", "RunFacts", "begin_run", "check_run", "run_directory"]
+__all__ = ["MetricsLog", "RunExists", "RunFacts", "begin_run", "check_run", "join_run", "run_directory"]
 
 _RUN_FILE = "run.json"
 _METRICS_FILE = "metrics.jsonl"
+_VISIBLE_SECONDS = 60
+"""A file that another machine wrote to a shared disk may take so long to be seen."""
 _MAY_CHANGE = frozenset(
     {"steps", "save_every", "log_every", "validate_every", "keep_every", "dataset", "tokenizer"}
     | {"accumulate_steps", "fsdp_devices", "model.remat", "model.remat_policy"}
@@ -104,6 +108,36 @@ def _write_whole(path: Path, text: str) -> None:
     fresh = path.with_name(f"{path.name}.new")
     fresh.write_text(text, encoding="utf-8")
     fresh.replace(path)
+
+
+def join_run(directory: Path, facts: RunFacts, run_id: str) -> RunFacts:
+    """Take part, as another process, in the run that process 0 began; changes nothing.
+
+    Args:
+        directory: the run's folder.
+        facts: of the data as this process sees it.
+        run_id: of the run that was begun.
+
+    Raises:
+        ProcessesDiffer: the folder is not the one that process 0 sees.
+        CannotResume: the data or the tokenizer is not what process 0 has.
+    """
+    until = time.monotonic() + _VISIBLE_SECONDS
+    while _run_id(directory) != run_id:
+        if time.monotonic() > until:
+            raise ProcessesDiffer(
+                f"{directory} is not the folder in which process 0 began the run. "
+                "All processes need the same one, on a disk that their machines share (--runs)."
+            )
+        time.sleep(0.2)
+    return _check_facts(directory, facts)
+
+
+def _run_id(directory: Path) -> str | None:
+    try:
+        return str(_read(directory / _RUN_FILE)["run_id"])
+    except CannotResume:
+        return None
 
 
 def _read(path: Path) -> Any:

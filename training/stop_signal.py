@@ -6,13 +6,13 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-from policy_protocol.errors import ChunkwireError
+from training.parallel.processes import EndedTogether
 
 __all__ = ["StopSignal", "Stopped"]
 
 
-class Stopped(ChunkwireError):
-    """A signal ended the run after it saved."""
+class Stopped(EndedTogether):
+    """A signal, to this process or another of the run, ended the run after it saved."""
 
     code = "stopped"
 

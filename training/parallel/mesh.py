@@ -15,22 +15,29 @@ __all__ = ["make_mesh", "mesh_shape"]
 
 
 def make_mesh(experiment: Experiment, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The grid of an experiment's devices, (copies, parts of a copy); all of this machine's devices when None.
+    """The grid of an experiment's devices, (copies, parts of a copy); when None, of all devices of all processes.
+
+    Neighbours in the grid are of one process, and processes next to each other of one machine.
 
     Raises:
         ExperimentInvalid: as `mesh_shape`.
     """
-    devices = jax.devices() if devices is None else devices
-    return Mesh(np.array(devices).reshape(mesh_shape(experiment, len(devices))), (COPIES, PARTS))
+    devices = sorted(jax.devices() if devices is None else devices, key=lambda one: (_machine(one), one.id))
+    together = sum(_machine(device) == _machine(devices[0]) for device in devices)
+    return Mesh(np.array(devices).reshape(mesh_shape(experiment, len(devices), together)), (COPIES, PARTS))
 
 
-def mesh_shape(experiment: Experiment, count: int) -> tuple[int, int]:
+def mesh_shape(experiment: Experiment, count: int, together: int | None = None) -> tuple[int, int]:
     """How many copies of the state so many devices hold, and in how many parts each.
+
+    Args:
+        count: of the devices.
+        together: how many of them are in one machine; all when None.
 
     Raises:
         ExperimentInvalid: the devices divide neither into such copies nor the batch.
     """
-    parts = experiment.fsdp_devices or count
+    parts = experiment.fsdp_devices or together or count
     if count % parts:
         raise ExperimentInvalid(
             f"fsdp_devices {parts} does not divide the {count} devices. "
@@ -46,6 +53,11 @@ def mesh_shape(experiment: Experiment, count: int) -> tuple[int, int]:
             field="batch_size",
         )
     return count // parts, parts
+
+
+def _machine(device: jax.Device) -> int:
+    """Of the devices between which sums are quick: what jax calls a partition, be it one process's or several's."""
+    return getattr(device, "partition_index", None) or 0
 
 
 def _next_multiple(experiment: Experiment, count: int) -> int:

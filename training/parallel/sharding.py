@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
 
 from training.freezing import Freezing
 from training.pi05.model.batch_cut import BATCH, PARTS
@@ -18,6 +19,8 @@ __all__ = [
     "SMALLEST_CUT",
     "bytes_per_device",
     "leaf_sharding",
+    "local_rows",
+    "own_rows",
     "param_shardings",
     "place_batch",
     "state_shardings",
@@ -58,9 +61,30 @@ def with_shardings(shapes: T, shardings: T) -> T:
     return jax.tree.map(placed, shapes, shardings)
 
 
+def own_rows(mesh: Mesh, batch_size: int) -> slice:
+    """The rows of a batch that this process's devices hold: all of them when it is alone."""
+    cuts = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
+    spans = [index[0].indices(batch_size)[:2] for index in cuts if index is not None]
+    start, stop = min(first for first, _ in spans), max(last for _, last in spans)
+    assert sum(last - first for first, last in spans) == stop - start, "a process's devices are neighbours in the mesh"
+    return slice(start, stop)
+
+
 def place_batch(mesh: Mesh, samples: Samples) -> Samples:
-    """Send each device its rows; returns before they arrive."""
-    return jax.device_put(samples, NamedSharding(mesh, BATCH))
+    """Send each device its rows; returns before they arrive.
+
+    Args:
+        mesh: of all devices.
+        samples: the rows of this process (`own_rows`); the result is the batch of all.
+    """
+    rows = NamedSharding(mesh, BATCH)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(rows, leaf), samples)
+
+
+def local_rows(batch: Shaped[Array, "rows ..."]) -> Shaped[np.ndarray, "own_rows ..."]:
+    """Those rows of an array cut by `BATCH` that this process holds."""
+    shards = sorted(batch.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
 def bytes_per_device(shapes: TrainState, shardings: TrainState) -> int:

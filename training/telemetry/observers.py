@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
+from jax.sharding import Mesh
+
 from policy_protocol.json_tree import to_json
 from training.experiment import Experiment
 from training.inputs import Inputs
@@ -15,39 +18,54 @@ from training.telemetry.machine import Machine
 from training.telemetry.sample_images import sample_images
 from training.telemetry.sinks import Sink, TensorBoard, WeightsAndBiases
 from training.validation import Validator
-from training.validation.observer import ValidationObserver, validation_line
+from training.validation.observer import ValidationHelp, ValidationObserver, validation_line
 
 __all__ = ["open_observers"]
 
 
 def open_observers(
-    experiment: Experiment, inputs: Inputs, directory: Path, first: int, *, run_id: str = "", wandb: bool = False
+    experiment: Experiment,
+    inputs: Inputs,
+    mesh: Mesh,
+    directory: Path,
+    first: int,
+    *,
+    run_id: str = "",
+    wandb: bool = False,
 ) -> Observers:
-    """Everybody who hears of a run that begins with step `first`.
+    """Everybody who hears of a run that begins with step `first`; in process 0, the others only help to validate.
 
     Args:
+        mesh: what the run computes on.
         run_id: of the run, which a resumed run keeps.
         wandb: also tell Weights & Biases.
 
     Raises:
         SinkMissing: `wandb` is asked for and not installed.
     """
+    validator = _validator(experiment, inputs, mesh)
+    if jax.process_index() != 0:
+        return Observers([] if validator is None else [ValidationHelp(experiment, validator)])
     sinks: list[Sink] = [TensorBoard(directory, first)]
     if wandb:
         name = f"{experiment.name}/{directory.name}"
         sinks.append(WeightsAndBiases(directory, name, run_id, to_json(experiment)))
     watched = _Watched(experiment, first)
     observers: list[Observer] = [_Told(experiment, inputs, directory, first, sinks), watched]
-    if inputs.validation is not None:
-        validator = Validator(experiment, inputs.validation, inputs.transform, inputs.assets.norm_stats)
+    if validator is not None:
 
         def told(record: Mapping[str, float]) -> None:
             watched.say(validation_line(record))
             _tell(sinks, "validation", record)
 
-        last, every = experiment.steps - 1, experiment.validate_every
-        observers.append(ValidationObserver(validator, directory, first, last, every, told))
+        observers.append(ValidationObserver(experiment, validator, directory, first, told))
     return Observers([*observers, _Closing(sinks)])
+
+
+def _validator(experiment: Experiment, inputs: Inputs, mesh: Mesh) -> Validator | None:
+    if inputs.validation is None:
+        return None
+    return Validator(experiment, inputs.validation, inputs.transform, inputs.assets.norm_stats, mesh)
 
 
 class _Told(Observer):

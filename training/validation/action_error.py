@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import jax
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from jaxtyping import Bool, Float
 
 from training.data import Batch
@@ -63,6 +65,17 @@ class ErrorSums:
             error = np.abs(np.asarray(chunks, np.float64) - done)[counts].sum(axis=0)
             self._sums[name] = self._sums.get(name, 0) + error
         self._steps += int(counts.sum())
+
+    def of_all_processes(self) -> ErrorSums:
+        """The sums over what every process of the run added; all must ask for them."""
+        if jax.process_count() == 1:
+            return self
+        mine = {**self._sums, "": np.array([self._steps], np.float64)}
+        # As bytes: jax has no float64 here.
+        gathered = process_allgather({name: sums.view(np.uint8) for name, sums in mine.items()})
+        total = {name: parts.view(np.float64).sum(axis=0) for name, parts in gathered.items()}
+        steps = int(total.pop("")[0])
+        return ErrorSums(total, steps)
 
     def errors(self, names: tuple[str, ...], policy: str) -> ActionErrors:
         """Means so far; `policy` is the name of the one that is no baseline."""

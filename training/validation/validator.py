@@ -10,11 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
 from policy_protocol.spec import PolicySpec
 from training.data import Batch, Loader, MixedLoader
 from training.experiment import Experiment
+from training.parallel.sharding import local_rows, own_rows, place_batch
+from training.pi05.model.batch_cut import BATCH
 from training.pi05.model.flow import denoise, flow_loss
 from training.pi05.model.pi import PiModel
 from training.pi05.transforms.normalization import NormStats
@@ -49,6 +52,7 @@ class Validator:
         loader: of the held-out episodes; its first batches are used, up to an epoch of them.
         transform: as in training.
         norm_stats: of what is trained on.
+        mesh: the devices that measure, of all processes of a run: each reads and judges its own rows of a batch.
         batches: at most this many are looked at.
     """
 
@@ -58,10 +62,12 @@ class Validator:
         loader: Loader | MixedLoader,
         transform: SampleTransform,
         norm_stats: Mapping[str, NormStats],
+        mesh: Mesh,
         batches: int = 4,
     ) -> None:
         self._experiment, self._loader, self._transform = experiment, loader, transform
         self._mean = np.asarray(norm_stats["actions"].mean, np.float64)
+        self._mesh, self._rows = mesh, own_rows(mesh, loader.batch_size)
         self._batches = min(batches, math.ceil(loader.steps_per_epoch))
         model = PiModel(experiment.model)
 
@@ -73,18 +79,22 @@ class Validator:
             noise = jax.random.normal(key, samples.actions.shape)
             return denoise(model, params, samples.inputs, noise, experiment.denoising_steps)
 
-        self._loss, self._act = jax.jit(loss), jax.jit(act)
+        self._loss = jax.jit(loss, out_shardings=NamedSharding(mesh, PartitionSpec()))
+        self._act = jax.jit(act, out_shardings=NamedSharding(mesh, BATCH))
 
     def __call__(self, params: PyTree[Float[Array, "..."]]) -> Validation:
         """Measure weights, as a checkpoint's `params` holds them; the same weights give the same numbers."""
         losses, sums = [], ErrorSums()
         for index in range(self._batches):
-            batch = self._loader.batch(index)
-            samples, key = self._transform(batch), jax.random.fold_in(jax.random.key(_KEY), index)
-            losses.append(self._loss(params, key, samples))
-            sums.add(*self._compared(batch, np.asarray(self._act(params, key, samples))))
+            batch = self._loader.samples(self._loader.rows(index)[self._rows])
+            samples = place_batch(self._mesh, self._transform(batch))
+            key = jax.random.fold_in(jax.random.key(_KEY), index)
+            with jax.set_mesh(self._mesh):  # what `keep_batch_cut` cuts over
+                losses.append(self._loss(params, key, samples))
+                acted = self._act(params, key, samples)
+            sums.add(*self._compared(batch, local_rows(acted)))
         mean = float(np.mean([float(loss) for loss in losses]))
-        return Validation(mean, sums.errors(_names(self._spec), _POLICY))
+        return Validation(mean, sums.of_all_processes().errors(_names(self._spec), _POLICY))
 
     @property
     def _spec(self) -> PolicySpec:

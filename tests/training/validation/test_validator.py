@@ -9,6 +9,7 @@ import pytest
 
 from training.data import open_data
 from training.experiment import Experiment
+from training.parallel.mesh import make_mesh
 from training.pi05.model.params import flatten, unflatten
 from training.pi05.transforms.observation import ObservationTransform
 from training.pi05.transforms.tokenizer import Tokenizer
@@ -49,7 +50,7 @@ def transform(data, experiment, tiny_tokenizer):
 
 @pytest.fixture(scope="module")
 def validator(experiment, loader, transform, data):
-    return Validator(experiment, loader, transform, data.norm_stats(), batches=2)
+    return Validator(experiment, loader, transform, data.norm_stats(), make_mesh(experiment), batches=2)
 
 
 @pytest.fixture(scope="module")

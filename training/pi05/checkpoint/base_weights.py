@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+from jax.sharding import Sharding
 from jaxtyping import Array
 
 from training.pi05.checkpoint.paligemma import paligemma_shapes, read_paligemma
@@ -103,6 +104,11 @@ def _one_by_one(
     leaves: Callable[[Collection[str]], Iterable[tuple[str, np.ndarray]]],
 ) -> BaseWeights:
     def read(paths: Collection[str], dtype: Any, sharding: Shardings) -> dict[str, Array]:
-        return {name: jax.device_put(leaf.astype(dtype), sharding(name, leaf.shape)) for name, leaf in leaves(paths)}
+        return {name: _placed(leaf.astype(dtype), sharding(name, leaf.shape)) for name, leaf in leaves(paths)}
 
     return BaseWeights(source, path, kind, shapes, read)
+
+
+def _placed(leaf: np.ndarray, sharding: Sharding) -> Array:
+    """On the devices of this process; `device_put` would compare the leaf with every other process's."""
+    return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])

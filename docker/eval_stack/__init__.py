@@ -1,0 +1,1 @@
+"""The eval stack: a matrix of checkpoints and tasks, measured in containers on one Docker engine."""

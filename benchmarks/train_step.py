@@ -5,19 +5,24 @@
 Goal 10: a full fine-tune on an H100 does at least 40 samples a second with two cameras. Goal 11: cut over 8 devices,
 the state takes each at most 40 GB, computed without memory for it. One run prints everything:
 
-    the small experiment's step, with and without augmentation, taking turns
+    the small experiment's step, with and without augmentation and fed by the input pipeline, taking turns
     bytes of the full models' state on each of 8 devices
     on a GPU, or where --preset names a model to try it with: full and LoRA over batches, with MFU
 
-The batch lies on the device, so no loader is in these times. Memory is that of the compiled step alone. MFU is of the
-data sheet's dense bfloat16 peak; with LoRA it is too high by up to a third, for frozen weights need no gradient.
+"Fed" has the input pipeline attached, from a frame cache in memory; every step ends before the next batch is taken, so
+all of the waiting is the device's. Elsewhere the batch lies on the device. Memory is that of the compiled step alone.
+MFU is of the data sheet's dense bfloat16 peak; with LoRA it is too high by up to a third, for frozen weights need no
+gradient.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated
 
 import jax
@@ -25,9 +30,11 @@ import numpy as np
 import typer
 from interleaved import interleaved
 from jax.sharding import AbstractMesh
+from loader_dataset import write_dataset
 from rich.console import Console
 from rich.table import Table
 from train_step_compiled import CAMERAS, compiled_step, with_lora
+from train_step_fed import fed_batches, fed_step
 
 from training.experiment import Experiment
 from training.experiments import find_experiment
@@ -41,23 +48,30 @@ console = Console(width=140)
 _SMALL = "pi05_maniskill_stackcube_small"
 _FULL = ("pi05_maniskill_stackcube", "pi05_maniskill_stackcube_lora", "pi0_maniskill_stackcube")
 _DEVICES = 8
-_COLUMNS = ("weights that train", "batch", "ms a step", "samples/s", "MFU %", "GiB", "compile s")
+_COLUMNS = (
+    *("weights that train", "batch", "ms a step", "samples/s", "MFU %", "GiB", "compile s"),
+    *("samples/s fed", "waiting %"),
+)
 
 
-def small(prompt: int, batch: int, rounds: int) -> None:
+def small(prompt: int, batch: int, rounds: int, dataset: Path) -> None:
     """The small experiment's step, each way in its turn."""
     experiment = dataclasses.replace(find_experiment(_SMALL), batch_size=batch)
     steps = {
         name: compiled_step(dataclasses.replace(experiment, augment=augment), prompt)
         for name, augment in (("plain", False), ("with augmentation", True))
     }
-    seconds = interleaved({name: step.run for name, step in steps.items()}, rounds)
-    table = Table(title=f"{_SMALL}, batch {batch}, prompt {prompt}, {jax.devices()[0].device_kind}")
+    with fed_batches(experiment, dataset, prompt) as batches:
+        plain = steps["plain"].run
+        ways: dict[str, Callable[[], object]] = {name: step.run for name, step in steps.items()}
+        seconds = interleaved({**ways, "plain, fed": lambda: plain(next(batches))}, rounds)
+    load = os.getloadavg()[0]
+    table = Table(title=f"{_SMALL}, batch {batch}, prompt {prompt}, {jax.devices()[0].device_kind}, load {load:.1f}")
     for head in ("step", "ms a step", "samples/s", "MiB"):
         table.add_column(head, justify="right")
-    for name, step in steps.items():
-        median = float(np.median(seconds[name]))
-        table.add_row(name, f"{median * 1e3:.0f}", f"{batch / median:.1f}", f"{step.memory * 1024:.0f}")
+    for name, taken in seconds.items():
+        median, memory = float(np.median(taken)), steps[name.removesuffix(", fed")].memory
+        table.add_row(name, f"{median * 1e3:.0f}", f"{batch / median:.1f}", f"{memory * 1024:.0f}")
     console.print(table)
 
 
@@ -86,24 +100,33 @@ def experiments(preset_name: str, horizon: int) -> dict[str, Experiment]:
     return {"all": full, "all, no average": dataclasses.replace(full, optimizer=unaveraged), "LoRA": lora}
 
 
-def sweep(swept: dict[str, Experiment], batches: list[int], prompt: int, calls: int) -> Iterator[list[str]]:
+def sweep(
+    swept: dict[str, Experiment], batches: list[int], prompt: int, calls: int, dataset: Path
+) -> Iterator[list[str]]:
     """The cells of the table, measured as they are asked for."""
-    peak = peak_flops(jax.devices()[0])
     for name, experiment in swept.items():
         for batch in batches:
-            begun = time.perf_counter()
+            run = dataclasses.replace(experiment, batch_size=batch)
             try:
-                step = compiled_step(dataclasses.replace(experiment, batch_size=batch), prompt)
-            except jax.errors.JaxRuntimeError as error:  # most likely out of memory: smaller or other ones may fit
-                yield [name, str(batch), f"{type(error).__name__}: {str(error)[:60]}", *[""] * 4]
+                yield [name, str(batch), *[f"{figure:.1f}" for figure in figures(run, prompt, calls, dataset)]]
+            except jax.errors.JaxRuntimeError as error:  # most likely out of memory: other weights may fit
+                empty = [""] * (len(_COLUMNS) - 3)
+                yield [name, str(batch), f"{type(error).__name__}: {str(error)[:60]}", *empty]
                 break
-            compiling = time.perf_counter() - begun
-            seconds = float(np.median(interleaved({name: step.run}, 1, calls)[name]))
-            flops = training_flops(experiment.model, batch=batch, cameras=CAMERAS, prompt=prompt)
-            share = flops / seconds / peak * 100 if peak else float("nan")
-            figures = [seconds * 1e3, batch / seconds, share, step.memory, compiling]
-            del step  # its state, before the next one's is made
-            yield [name, str(batch), *[f"{figure:.1f}" for figure in figures]]
+
+
+def figures(run: Experiment, prompt: int, calls: int, dataset: Path) -> list[float]:
+    """A line's figures; the state is gone when they are there."""
+    peak, batch, begun = peak_flops(jax.devices()[0]), run.batch_size, time.perf_counter()
+    step = compiled_step(run, prompt)
+    compiling = time.perf_counter() - begun
+    seconds = float(np.median(interleaved({run.name: step.run}, 1, calls)[run.name]))
+    flops = training_flops(run.model, batch=batch, cameras=CAMERAS, prompt=prompt)
+    share = flops / seconds / peak * 100 if peak else float("nan")
+    with fed_batches(run, dataset, prompt) as made:
+        fed = fed_step(step.run, made, calls)
+    alone = [seconds * 1e3, batch / seconds, share, step.memory, compiling]
+    return [*alone, batch / fed.seconds, fed.waiting * 100]
 
 
 def main(
@@ -118,20 +141,26 @@ def main(
     rounds: Annotated[int, typer.Option(help="Turns of three steps each of the small experiment.")] = 5,
 ) -> None:
     """Print up to three tables."""
-    device = jax.devices()[0]
-    small(prompt, small_batch, rounds)
-    sharded()
-    if preset_name is None and device.platform != "gpu":
-        console.print("No GPU here, so no sweep: goal 10 is not measured. Try the sweep out with --preset pi05_small.")
-        return
-    name = preset_name or "pi05"
-    table = Table(title=f"{name}, horizon {horizon}, {CAMERAS} cameras, prompt {prompt}, {device.device_kind}")
-    for head in _COLUMNS:
-        table.add_column(head, justify="right")
-    for row in sweep(experiments(name, horizon), [int(part) for part in batches.split(",")], prompt, calls):
-        console.print("  ".join(row))  # as it comes: a run that is cut short still says something
-        table.add_row(*row)
-    console.print(table)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["CHUNKWIRE_CACHE"] = str(Path(folder) / "cache")
+        dataset = write_dataset(Path(folder) / "dataset", CAMERAS, episodes=10, length=60)
+        small(prompt, small_batch, rounds, dataset)
+        sharded()
+        device = jax.devices()[0]
+        if preset_name is None and device.platform != "gpu":
+            console.print(
+                "No GPU here, so no sweep: goal 10 is not measured. Try the sweep out with --preset pi05_small."
+            )
+            return
+        name = preset_name or "pi05"
+        table = Table(title=f"{name}, horizon {horizon}, {CAMERAS} cameras, prompt {prompt}, {device.device_kind}")
+        for head in _COLUMNS:
+            table.add_column(head, justify="right")
+        sizes = [int(part) for part in batches.split(",")]
+        for row in sweep(experiments(name, horizon), sizes, prompt, calls, dataset):
+            console.print("  ".join(row))  # as it comes: a run that is cut short still says something
+            table.add_row(*row)
+        console.print(table)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ CAMERAS = 2
 class CompiledStep:
     """A step that can be run over and over."""
 
-    run: Callable[[], object]
-    """One update; returns when it is done."""
+    run: Callable[..., object]
+    """One update; returns when it is done. Samples may be given; else they are the same ones every time."""
     memory: float
     """GiB of its arguments (state and batch), temporaries and outputs; a donated state counts once."""
 
@@ -57,10 +57,10 @@ def compiled_step(experiment: Experiment, prompt: int) -> CompiledStep:
     mesh = make_mesh(experiment, jax.devices()[:1])
     key = jax.random.key(experiment.seed)
     state = first_state(experiment, InitialParams.plan(experiment), key, mesh)
-    samples = jax.device_put(random_samples(experiment, prompt), jax.devices()[0])
-    compiled = make_train_step(experiment).lower(state, key, samples).compile()
+    drawn = jax.device_put(random_samples(experiment, prompt), jax.devices()[0])
+    compiled = make_train_step(experiment).lower(state, key, drawn).compile()
 
-    def run() -> None:
+    def run(samples: Samples = drawn) -> None:
         nonlocal state
         state, metrics = compiled(state, key, samples)
         jax.block_until_ready((state, metrics))

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 __all__ = ["main"]
 
 
 def main(open_environment: Callable[[Any], Any] | None = None) -> None:
-    """Run the command line and end the process with its exit code, 130 for Ctrl-C.
+    """Run the command line and end the process with its exit code, 130 for Ctrl-C and for SIGTERM.
 
     Args:
         open_environment: builds the simulator of an evaluation from its settings; ManiSkill's by default.
     """
+    signal.signal(signal.SIGTERM, _like_ctrl_c)  # what a container gets; its first process dies of nothing by default
     try:
         _run(open_environment)
     except KeyboardInterrupt:  # while the imports below ran; later, typer makes 130 of it
         print("sim-client: Stopped.", file=sys.stderr)
         sys.exit(130)
+
+
+def _like_ctrl_c(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _run(open_environment: Callable[[Any], Any] | None) -> None:

@@ -56,6 +56,7 @@ def evaluate_command(
         save_observations=recording.save_observations,
         staff=staff.staff(),
         overwrite=output.overwrite,
+        share=output.share,
         console=console,
         open_environment=context.obj or open_environment,
     )

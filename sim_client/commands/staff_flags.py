@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sim_client.crew.processes import SILENCE_S
+from sim_client.errors import InvalidOption
 from sim_client.evaluation.staff import Staff
 
 __all__ = ["OutputFlags", "StaffFlags"]
@@ -38,11 +39,31 @@ class StaffFlags:
 
 @dataclass(frozen=True)
 class OutputFlags:
-    """Where results go and how they are shown."""
+    """Where results go, who else writes there, and how they are shown.
+
+    Raises:
+        InvalidOption: two flags contradict each other.
+    """
 
     out: Annotated[
         Path | None,
         typer.Option(help="Results directory, of several tasks their folder; by default under results/."),
     ] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the results that are there.")] = False
+    share: Annotated[
+        bool,
+        typer.Option(
+            "--share",
+            help="Other processes, with the same flags, work on these episodes too: here, in containers, or on "
+            "machines that share the results directory.",
+        ),
+    ] = False
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
+
+    def __post_init__(self) -> None:
+        if self.share and self.overwrite:
+            raise InvalidOption(
+                "--overwrite cannot be passed with --share: every process that starts would delete what the others "
+                "have finished. Delete the results directory first, or pass another --out.",
+                field="--overwrite",
+            )

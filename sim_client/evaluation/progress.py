@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -26,7 +26,8 @@ class Progress:
     def __init__(self, planned: int, finished: Sequence[EpisodeRecord] = (), console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
         self._planned = planned
-        self._records = [record for record in finished if record.outcome != "error"]
+        self._records: dict[int, EpisodeRecord] = {}
+        self.seen(finished)
         self._resumed = len(self._records)
         self._started = time.monotonic()
         self._workers: dict[int, str] = {}
@@ -55,10 +56,17 @@ class Progress:
         self._workers[worker] = "starting anew"
         self.say(f"Worker {worker + 1} is replaced: {reason}.")
 
+    def seen(self, records: Iterable[EpisodeRecord]) -> None:
+        """Count episodes of whatever process; one that is counted already, not again."""
+        self._records |= {record.seed: record for record in records if record.outcome != "error"}
+
+    def waits(self, seeds: Sequence[int]) -> None:
+        """The episodes of `seeds`, at which other processes are, are all that is left."""
+        self.say(f"Waiting for other processes, which are at the seeds {', '.join(map(str, seeds))}.")
+
     def finished(self, worker: int, record: EpisodeRecord) -> None:
-        """An episode has its record."""
-        if record.outcome != "error":
-            self._records.append(record)
+        """A worker's episode has its record."""
+        self.seen([record])
         self._workers[worker] = "between episodes"
         first = "" if record.first_success is None else f" (first at step {record.first_success})"
         standing = "" if self._console.is_terminal else f"  |  {self._standing()}"
@@ -68,12 +76,12 @@ class Progress:
         )
 
     def _standing(self) -> str:
-        rate = Rate(sum(record.success_once for record in self._records), len(self._records))
+        rate = Rate(sum(record.success_once for record in self._records.values()), len(self._records))
         return f"success_once {rate}  {self._speed()}"
 
     def _speed(self) -> str:
         minutes = (time.monotonic() - self._started) / 60
-        new = self._records[self._resumed :]
+        new = list(self._records.values())[self._resumed :]
         total = sum(record.wall.total_s for record in new)
         if not new or not total:
             return "no speed yet"

@@ -26,6 +26,7 @@ from sim_client.results.directory import ResultsDirectory, default_directory
 from sim_client.results.options import EvaluationOptions
 from sim_client.results.report import write_report
 from sim_client.results.run_record import FORMAT, RunRecord
+from sim_client.results.shared import SharedDirectory
 from sim_client.versions import installed_versions
 
 __all__ = ["run_evaluation"]
@@ -40,6 +41,7 @@ def run_evaluation(
     video: VideoRules = VideoRules(),  # noqa: B008 - frozen
     save_observations: bool = False,
     overwrite: bool = False,
+    share: bool = False,
     console: Console,
     open_environment: Opener = open_environment,
 ) -> Path:
@@ -52,6 +54,7 @@ def run_evaluation(
         save_observations: whether everything that is sent to the policy is kept.
         staff: who runs the episodes; by default worker processes on half of the cores.
         overwrite: delete the results that are there.
+        share: other processes may work on the same list at the same time; each of them is to say so.
         console: where progress is shown.
         open_environment: builds a worker's simulator; ManiSkill's by default. Goes to the workers by pickle.
 
@@ -64,7 +67,8 @@ def run_evaluation(
     dial = replace(dial, jpeg_quality=options.jpeg_quality)
     try:
         run = _planned(options, dial, staff, video, console)
-        directory = ResultsDirectory(out or default_directory(run), run, overwrite=overwrite)
+        path = out or default_directory(run)
+        directory = SharedDirectory(path, run) if share else ResultsDirectory(path, run, overwrite=overwrite)
     except KeyboardInterrupt as error:
         raise Interrupted("Stopped while setting up. Run the same command again.") from error
     with directory:
@@ -86,7 +90,7 @@ def _finish(directory: ResultsDirectory, workshop: EpisodeWorkshop, staff: Staff
         if directory.remaining():
             _run_remaining(directory, workshop, staff, console)
     except BaseException:
-        if directory.records():
+        if directory.records() and not directory.others():  # else they write one, of more
             with suppress(RecordsError):
                 write_report(directory.path)
         raise

@@ -20,12 +20,14 @@ from sim_client.evaluation.compatibility import environment_mismatches
 from sim_client.evaluation.players import Step
 from sim_client.evaluation.progress import Progress
 from sim_client.evaluation.same_versions import require_same_versions
+from sim_client.evaluation.shared_list import SharedWorkList
 from sim_client.evaluation.staff import Staff
 from sim_client.evaluation.stopping import StopRule
 from sim_client.evaluation.void import void_record
 from sim_client.evaluation.work_list import Assignment, WorkList
 from sim_client.evaluation.workshop import EpisodeWorkshop, Said
-from sim_client.results.directory import ResultsDirectory
+from sim_client.results.directory import ResultsDirectory, read_results
+from sim_client.results.shared import SharedDirectory
 
 __all__ = ["EvaluationSession"]
 
@@ -45,7 +47,7 @@ class EvaluationSession:
     ) -> None:
         self._directory, self._workshop, self._staff, self._progress = directory, workshop, staff, progress
         run = directory.run
-        self._list = WorkList(directory.remaining(), staff.num_envs, run.options.retries)
+        self._list = self._work_list()
         width = run.options.stop_when_sure
         self._stop_rule = None if width is None else StopRule(run.seeds, width)
         self._taken_at: dict[int, float] = {}
@@ -66,16 +68,11 @@ class EvaluationSession:
             shutil.rmtree(logs)  # else the error names a log in it
         except KeyboardInterrupt as error:
             shutil.rmtree(logs)
-            planned = len(self._directory.run.seeds)
-            finished = planned - len(self._directory.remaining())
-            raise Interrupted(
-                f"Stopped. {finished} of {planned} episodes are finished and kept in "
-                f"{self._directory.path}. Run the same command again to go on."
-            ) from error
+            raise Interrupted(f"Stopped. {self._what_is_kept()} {self._how_it_goes_on()}") from error
 
     def _run(self, logs: Path) -> None:
         self._check_stop(self._directory.records())
-        if self._sure:
+        if self._sure or not self._list.has_work():
             return
         leases = math.ceil(len(self._list) / self._staff.num_envs)
         crew = self._staff.hire(self._workshop, leases, logs, self._directory.run.options.retries)
@@ -87,13 +84,27 @@ class EvaluationSession:
         finally:
             crew.stop()
 
+    def _work_list(self) -> WorkList:
+        directory, at_once, retries = self._directory, self._staff.num_envs, self._directory.run.options.retries
+        if isinstance(directory, SharedDirectory):
+            return SharedWorkList(directory, at_once, retries, self._hear, self._progress.waits)
+        return WorkList(directory.remaining(), at_once, retries)
+
+    def _hear(self, records: Sequence[EpisodeRecord]) -> None:
+        """Count what other processes have recorded."""
+        self._progress.seen(records)
+        self._check_stop(records)
+
     def _take(self) -> tuple[Assignment, ...] | None:
         lease = self._list.take()
+        if self._sure:
+            return None
         if lease is not None:
             self._taken_at[lease[0].index] = time.monotonic()
         return lease
 
     def _note(self, worker: int, note: Any) -> None:
+        self._list.look()
         if isinstance(note, Said):
             self._progress.say(note.text)
         elif isinstance(note, Step):
@@ -143,12 +154,18 @@ class EvaluationSession:
 
     def _where_it_ends(self, lease: Sequence[Assignment]) -> str:
         seeds = ", ".join(str(one.seed) for one in lease if one.index not in self._recorded)
-        planned = len(self._directory.run.seeds)
-        finished = planned - len(self._directory.remaining())
-        return (
-            f"Stopped at the episode of seed {seeds}. {finished} of {planned} episodes are finished and kept in "
-            f"{self._directory.path}."
-        )
+        return f"Stopped at the episode of seed {seeds}. {self._what_is_kept()}"
+
+    def _what_is_kept(self) -> str:
+        run, records = read_results(self._directory.path)
+        finished, planned = sum(record.outcome != "error" for record in records), len(run.seeds)
+        return f"{finished} of {planned} episodes are finished and kept in {self._directory.path}."
+
+    def _how_it_goes_on(self) -> str:
+        others = len(self._directory.others())
+        if not others:
+            return "Run the same command again to go on."
+        return f"Other processes go on with the rest: {others}. Run the same command again to join them."
 
     def _check_stop(self, records: Iterable[EpisodeRecord]) -> None:
         if self._stop_rule is None:

@@ -32,12 +32,20 @@ class WorkList:
     """
 
     def __init__(self, remaining: Iterable[tuple[int, int]], at_once: int = 1, retries: int = 2) -> None:
-        self._waiting = deque(Assignment(index, seed) for index, seed in remaining)
+        self._waiting: deque[Assignment] = deque()
         self._at_once, self._retries = at_once, retries
+        self.add(remaining)
 
     def __len__(self) -> int:
         """Episodes that nobody is at."""
         return len(self._waiting)
+
+    def has_work(self) -> bool:
+        """Whether it is worth to set workers up."""
+        return bool(self._waiting)
+
+    def look(self) -> None:
+        """See what other processes have done: none works on this list."""
 
     def take(self) -> tuple[Assignment, ...] | None:
         """The next lease; None when no episode waits.
@@ -65,6 +73,6 @@ class WorkList:
         self._waiting.extendleft(one for one in reversed(again) if one.begun <= self._retries)
         return tuple(one for one in again if one.begun > self._retries)
 
-    def drop(self) -> None:
-        """Lease no more."""
-        self._waiting.clear()
+    def add(self, free: Iterable[tuple[int, int]]) -> None:
+        """Put (index, seed) of more episodes at the end of the line."""
+        self._waiting.extend(Assignment(index, seed) for index, seed in free)

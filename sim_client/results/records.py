@@ -13,7 +13,7 @@ from policy_protocol.json_tree import from_json
 from sim_client.episode.record import EpisodeRecord
 from sim_client.errors import RecordsError
 
-__all__ = ["EpisodeFile", "final_records", "read_records"]
+__all__ = ["EpisodeFile", "EpisodeTail", "final_records", "read_records"]
 
 
 def read_records(path: Path) -> tuple[EpisodeRecord, ...]:
@@ -24,10 +24,32 @@ def read_records(path: Path) -> tuple[EpisodeRecord, ...]:
     Raises:
         RecordsError: a complete line is no record; names the line.
     """
-    if not path.exists():
-        return ()
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return tuple(_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1))
+    return EpisodeTail(path).read()
+
+
+class EpisodeTail:
+    """Reads `episodes.jsonl` while it grows: each time what is new.
+
+    Args:
+        path: need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._end = self._lines = 0
+
+    def read(self) -> tuple[EpisodeRecord, ...]:
+        """The complete lines that were added since the last time. Raises as `read_records` does."""
+        if not self._path.exists():
+            return ()
+        with self._path.open("rb") as file:
+            file.seek(self._end)
+            *lines, _ = file.read().split(b"\n")
+        first = self._lines + 1
+        records = tuple(_parse(line, f"{self._path}, line {number}") for number, line in enumerate(lines, start=first))
+        self._end += sum(len(line) + 1 for line in lines)
+        self._lines += len(lines)
+        return records
 
 
 def final_records(records: Iterable[EpisodeRecord]) -> tuple[EpisodeRecord, ...]:

@@ -8,22 +8,21 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import pytest
 from fake_environment import FakeEnvironment
 from fake_policy_server import chunk_of
+from fated_crew import Fate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from noisy_policy import identity, outcome_of
 from rich.console import Console
 
-from policy_protocol import InferRequest
-from sim_client.crew.workshop import Event, Finished, Lost, Made, OnNote, Ready, Workshop
 from sim_client.episode.chunk_use import ChunkUse
 from sim_client.episode.keepsakes import NOTHING
 from sim_client.episode.rules import EpisodeRules
@@ -34,70 +33,10 @@ from sim_client.evaluation.session import EvaluationSession
 from sim_client.evaluation.staff import Staff
 from sim_client.evaluation.work_list import Assignment, WorkList
 from sim_client.evaluation.workshop import EpisodeWorkshop
-from sim_client.results.directory import ResultsDirectory, read_results
+from sim_client.results.directory import ResultsDirectory
 from sim_client.results.records import read_records
 from sim_client.results.run_record import RunRecord
 from sim_client.versions import installed_versions
-
-
-def outcome_of(request: InferRequest) -> float:
-    """A step's length that depends on the noise alone, so that episodes differ in length and success."""
-    return float(np.random.default_rng(request.noise_seed).uniform(0.0, 0.12))
-
-
-def identity(directory: Path) -> list[tuple]:
-    """What must not depend on who ran an episode."""
-    return [(one.seed, one.outcome, one.steps, one.action_hash) for one in read_results(directory)[1]]
-
-
-@dataclass
-class Fate:
-    """Decides which worker moves next, and what happens to it."""
-
-    draw: Callable[[int], int]
-
-    def hire(self, workshop: Workshop, leases: int, logs: Path, retries: int) -> FatedCrew:
-        return FatedCrew(workshop, 1 + self.draw(4), self.draw)
-
-    num_envs: int = 1
-
-
-class FatedCrew:
-    """Workers that take jobs at the same time and finish them in any order; some die, and sometimes the user stops."""
-
-    def __init__(self, workshop: Workshop, size: int, draw: Callable[[int], int]) -> None:
-        self._benches = [workshop.open(lambda note=None, patience_s=None: None) for _ in range(size)]
-        self._draw = draw
-
-    def run(self, take: Callable[[], object], on_note: OnNote) -> Iterator[Event]:
-        yield from (Ready(number, bench.facts) for number, bench in enumerate(self._benches))
-        jobs: dict[int, object] = {}
-        while True:
-            for number in range(len(self._benches)):
-                if number not in jobs and (job := take()) is not None:
-                    jobs[number] = job
-            if not jobs:
-                return
-            yield from self._next(jobs)
-
-    def _next(self, jobs: dict[int, object]) -> Iterator[Event]:
-        number = sorted(jobs)[self._draw(len(jobs))]
-        job, fate = jobs.pop(number), self._draw(12)
-        if fate == 0:
-            raise KeyboardInterrupt
-        if fate <= 2:
-            yield Lost(number, job, "fate")
-            return
-        for result in self._benches[number].work(job):
-            yield Made(number, job, result)
-            if fate == 3:
-                yield Lost(number, job, "fate, with a result already told")
-                return
-        yield Finished(number, job)
-
-    def stop(self) -> None:
-        for bench in self._benches:
-            bench.close()
 
 
 @given(seed=st.integers(0, 2**32 - 1))

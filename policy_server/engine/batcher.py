@@ -74,6 +74,7 @@ class Batcher:
             where = f", device {replica}" if self._policy.replicas > 1 else ""
             progress(done, len(shapes), f"batch {batch}, prompt {length}{where}")
             self._policy.compile(batch, length, replica)
+        self._policy.finish_compiling()
         progress(len(shapes), len(shapes), "ready")
 
     def start(self) -> None:

@@ -73,6 +73,9 @@ class DummyPolicy:
     def compile(self, batch: int, prompt_length: int, replica: int = 0) -> None:
         """Nothing to compile."""
 
+    def finish_compiling(self) -> None:
+        """Nothing was compiled."""
+
     def launch(
         self,
         rows: Sequence[Any],

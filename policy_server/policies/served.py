@@ -59,7 +59,11 @@ class ServedPolicy(Protocol):
         ...
 
     def compile(self, batch: int, prompt_length: int, replica: int = 0) -> None:
-        """Make one shape ready, ahead of requests."""
+        """Make one shape ready, ahead of requests. It may still run for the first time when this returns."""
+        ...
+
+    def finish_compiling(self) -> None:
+        """Wait until everything that was compiled is ready; raises what went wrong."""
         ...
 
     def launch(

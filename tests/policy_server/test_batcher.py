@@ -36,6 +36,9 @@ class CountingPolicy:
     def compile(self, batch, prompt_length, replica=0):
         self.compiled.append((batch, prompt_length))
 
+    def finish_compiling(self):
+        self.compiled.append("finished")
+
     def launch(self, rows, noise, pad_to=None, replica=0):
         self.batches.append((list(rows), pad_to))
         return CountingBatch(self, list(rows), noise, replica)
@@ -84,9 +87,20 @@ def blocked(policy, batcher):
 def test_every_batch_shape_and_prompt_length_is_compiled_ahead(policy, batcher):
     seen = []
     batcher.compile(lambda done, total, shape: seen.append((done, total)))
-    assert policy.compiled == [(1, 16), (4, 16), (1, 32), (4, 32)]
+    assert policy.compiled == [(1, 16), (4, 16), (1, 32), (4, 32), "finished"]
     assert seen[0] == (0, 4)
     assert seen[-1] == (4, 4)
+
+
+def test_a_first_run_that_fails_fails_before_anything_is_answered(policy, batcher):
+    def finish_compiling():
+        raise RuntimeError("out of memory")
+
+    policy.finish_compiling = finish_compiling
+    seen = []
+    with pytest.raises(RuntimeError, match="out of memory"):
+        batcher.compile(lambda done, total, shape: seen.append(shape))
+    assert "ready" not in seen
 
 
 def test_what_waits_while_the_device_is_busy_leaves_as_one_batch(policy, batcher):
@@ -177,7 +191,7 @@ def test_every_replica_takes_from_the_one_queue():
     policy = CountingPolicy(replicas=2)
     batcher = Batcher(policy, (1,))
     batcher.compile()
-    assert len(policy.compiled) == 4
+    assert len(policy.compiled) == 2 * 2 + 1  # the shapes of every replica, and the end
     policy.gate.clear()
     batcher.start()
     futures = [batcher.submit(row) for row in range(2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from training.pi05.model.flow import denoise
 from training.pi05.model.pi import ModelInput, PiModel
 from training.pi05.model.serving import ServingParams, serving_params
 from training.pi05.placement import Shardings
-from training.pi05.program_key import program_facts, program_key
+from training.pi05.program_key import executable_key, program_facts, program_key
 from training.pi05.traced_programs import lowered_program
 
 __all__ = ["Denoiser"]
@@ -45,6 +46,7 @@ class Denoiser:
         self._model, self._steps, self._placement = model, steps, placement
         self._serving = self.prepared(flat), checkpoint
         self._compiled: dict[tuple[int, int], Callable[..., Array]] = {}
+        self._first_run: Array | None = None
         self._attention = attention
 
     def prepared(self, flat: Mapping[str, Array]) -> ServingParams:
@@ -61,22 +63,34 @@ class Denoiser:
             yield from leaf.addressable_shards
 
     def compile(self, inputs: ModelInput) -> None:
-        """Compile the shape of these inputs and run it once."""
-        shape = inputs.tokens.shape
-        if shape in self._compiled:
-            return
-        arguments = self._arguments(inputs)
-        # cudnn's kernels hold addresses of the process that traced them
-        folder = None if self._attention == "cudnn" else traced_folder()
-        name = self.program_name(inputs)
-        compiled = compile_kept(lowered_program(self._run, arguments, name, folder, donate=2), name)
-        jax.block_until_ready(compiled(*arguments))
-        self._compiled[shape] = compiled
+        """Compile the shape of these inputs and let it run once; the next one is compiled meanwhile."""
+        if inputs.tokens.shape not in self._compiled:
+            program = self._program(inputs)
+            self.finish_compiling()
+            self._first_run = program(*self._arguments(inputs))
 
-    def program_name(self, inputs: ModelInput) -> str:
-        """Of the program for inputs of these shapes; no other program has it, here or on any machine."""
+    def finish_compiling(self) -> None:
+        """Wait for the first run of what was compiled last; raises what went wrong."""
+        first_run, self._first_run = self._first_run, None
+        jax.block_until_ready(first_run)
+
+    def _program(self, inputs: ModelInput) -> Callable[..., Array]:
+        """The compiled program for inputs of these shapes."""
+        if (program := self._compiled.get(inputs.tokens.shape)) is not None:
+            return program
+        facts, folder = self.facts(inputs), traced_folder()
+        # cudnn's kernels hold addresses of the process that traced them
+        keeps = folder is not None and self._attention != "cudnn"
+        path = folder / f"denoise_{program_key(facts)}.program" if keeps else None
+        name = f"denoise_{executable_key(facts)}"
+        lowered = lowered_program(self._run, self._arguments(inputs), name, path, donate=2)
+        self._compiled[inputs.tokens.shape] = program = compile_kept(lowered, name)
+        return program
+
+    def facts(self, inputs: ModelInput) -> dict[str, Any]:
+        """All that the program for inputs of these shapes depends on."""
         function = {"model": repr(self._model), "steps": self._steps, "attention": self._attention}
-        return f"denoise_{program_key(program_facts(function, self._arguments(inputs)))}"
+        return program_facts(function, self._arguments(inputs))
 
     def _arguments(self, inputs: ModelInput) -> tuple[ServingParams, ModelInput, np.ndarray]:
         """What a program is traced, lowered and run with before anything is asked."""
@@ -92,6 +106,6 @@ class Denoiser:
         self, inputs: ModelInput, noise: Float[np.ndarray, "batch action_horizon action_dim"]
     ) -> tuple[Array, str]:
         """Start computing (batch, action_horizon, action_dim), a promise until it is read; and whose weights it is."""
-        self.compile(inputs)
+        program = self._program(inputs)
         weights, checkpoint = self._serving
-        return self._compiled[inputs.tokens.shape](weights, inputs, noise), checkpoint
+        return program(weights, inputs, noise), checkpoint

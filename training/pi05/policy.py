@@ -104,8 +104,13 @@ class Policy:
         return len(self._denoisers)
 
     def compile(self, batch: int, prompt_length: int, replica: int = 0) -> None:
-        """Compile one shape ahead of time and run it once; `launch` compiles what it still lacks."""
+        """Compile one shape ahead of time and let it run once; `launch` compiles what it still lacks."""
         self._denoisers[replica].compile(collate([self._blank_row()] * batch, prompt_length))
+
+    def finish_compiling(self) -> None:
+        """Wait for the first runs of what was compiled; raises what went wrong."""
+        for denoiser in self._denoisers:
+            denoiser.finish_compiling()
 
     def launch(
         self,

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding
 
-__all__ = ["code_fingerprint", "program_facts", "program_key"]
+__all__ = ["code_fingerprint", "executable_key", "program_facts", "program_key"]
 
 _CODE = Path(__file__).parent
 _MADE_BY = ("jax", "jaxlib", "flax", "numpy")
@@ -35,6 +35,14 @@ def program_key(facts: Mapping[str, Any]) -> str:
     """The name of a program, 32 letters: another one as soon as any of its facts is another."""
     text = json.dumps(facts, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def executable_key(facts: Mapping[str, Any]) -> str:
+    """The same for its executable, whatever code it was traced from.
+
+    jax tells executables apart by what was traced: an update that changes none of it compiles nothing anew.
+    """
+    return program_key({name: fact for name, fact in facts.items() if name not in ("code", "versions")})
 
 
 def program_facts(function: Mapping[str, Any], arguments: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _DIGEST_BYTES = 32
 
 
 def lowered_program(
-    function: Callable[..., Any], arguments: tuple[Any, ...], name: str, folder: Path | None, donate: int
+    function: Callable[..., Any], arguments: tuple[Any, ...], name: str, path: Path | None, donate: int
 ) -> Lowered:
     """`function`, jitted and lowered for arguments of these shapes, as an earlier start traced it if there was one.
 
@@ -37,13 +37,13 @@ def lowered_program(
 
     Args:
         function: of arrays and trees of them, without side effects.
-        name: of this function with everything that it depends on, see `program_key`.
-        folder: where programs are kept; None keeps none.
+        name: under which it is compiled.
+        path: where it is kept, named after everything that it depends on, see `program_key`; None keeps it nowhere.
         donate: number of the argument whose memory the result takes.
     """
-    if folder is not None:
+    if path is not None:
         try:
-            kept = _kept(function, arguments, folder / f"{name}.program")
+            kept = _kept(function, arguments, path)
             return _jitted(lambda *given: kept.call(jax.tree.leaves(given)), name, donate).lower(*arguments)
         except Exception as error:  # jax refuses what it could not read again, such as a kernel of one release
             reason = (str(error).strip().splitlines() or [""])[0]

@@ -198,7 +198,8 @@ _START = textwrap.dedent(
     for size in range(1, 9):
         arguments = (np.ones((size, size), np.float32), np.ones((size, size), np.float32))
         name = f"program_{size}"
-        compiled = compile_kept(lowered_program(function, arguments, name, traced_folder(), 1), name)
+        path = traced_folder() / f"{name}.program"
+        compiled = compile_kept(lowered_program(function, arguments, name, path, 1), name)
         assert (np.asarray(compiled(*arguments)) == 2 * size).all()
     print(len(traced), len(hits))
     """

@@ -17,7 +17,7 @@ import training.pi05
 from training.pi05.denoiser import Denoiser
 from training.pi05.model.params import flatten
 from training.pi05.placement import whole_on
-from training.pi05.program_key import code_fingerprint, program_facts, program_key
+from training.pi05.program_key import code_fingerprint, executable_key, program_facts, program_key
 
 PACKAGE = Path(training.pi05.__file__).parent
 ARGUMENTS = ({"kernel": jnp.ones((2, 3))}, np.zeros((1, 4), np.float32))
@@ -29,6 +29,13 @@ def facts_of(arguments=ARGUMENTS, **function):
 
 def key_of(arguments=ARGUMENTS, **function):
     return program_key(facts_of(arguments, **function))
+
+
+@pytest.mark.parametrize("fact", sorted(facts_of()))
+def test_an_executable_keeps_its_name_when_only_the_code_is_another(fact):
+    """What was traced from that code tells jax whether it is another executable."""
+    same = executable_key({**facts_of(), fact: "another"}) == executable_key(facts_of())
+    assert same == (fact in ("code", "versions"))
 
 
 def test_the_same_program_has_the_same_name_at_every_start():
@@ -121,7 +128,7 @@ def test_another_model_schedule_kernel_type_or_shape_is_another_program(tiny_pi0
     def name(model=config, steps=2, attention="plain", prompt=None, cameras=("base_0_rgb",)):
         cast = {path: leaf.astype(model.dtype) for path, leaf in flat.items()}
         denoiser = Denoiser(model, cast, steps, attention, whole_on(jax.devices()[0]), "experiment/run/1")
-        return denoiser.program_name(tiny_pi05.inputs_of(*cameras, prompt=prompt))
+        return program_key(denoiser.facts(tiny_pi05.inputs_of(*cameras, prompt=prompt)))
 
     names = {
         name(),
@@ -133,4 +140,3 @@ def test_another_model_schedule_kernel_type_or_shape_is_another_program(tiny_pi0
         name(cameras=("left_wrist_0_rgb",)),
     }
     assert len(names) == 7
-    assert name() in names

@@ -24,7 +24,7 @@ class Program:
 
     @property
     def path(self):
-        return self.folder / f"{self.name}.program"
+        return self.folder and self.folder / f"{self.name}.program"
 
     def __call__(self, weights, noise):
         self.traced += 1
@@ -33,7 +33,7 @@ class Program:
     def run(self):
         """As one start: lowered, compiled and run."""
         arguments = (WEIGHTS, NOISE)
-        return lowered_program(self, arguments, self.name, self.folder, donate=1).compile()(*arguments).tolist()
+        return lowered_program(self, arguments, self.name, self.path, donate=1).compile()(*arguments).tolist()
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_what_jax_cannot_keep_is_traced_at_every_start(program, caplog):
 def test_the_result_takes_the_memory_of_the_donated_argument(program):
     arguments = (WEIGHTS, jnp.ones(3))
     for _ in range(2):
-        compiled = lowered_program(program, arguments, "donating", program.folder, donate=1).compile()
+        compiled = lowered_program(program, arguments, "donating", program.path, donate=1).compile()
         noise = jnp.ones(3)
         assert compiled(WEIGHTS, noise).tolist() == EXPECTED
         assert noise.is_deleted()

@@ -15,6 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -203,20 +206,32 @@ _TIMED = ("openpi", "envelope")
 
 def restart(setting: Setting) -> None:
     """Goal 5: from the start of the process to the first action, without and with a compile cache."""
-    table = Table(
-        "start", "first action after s", "programs", title=f"{setting.checkpoint} (goal: 10 s, 0 compiled later)"
-    )
+    columns = ("start", "first action after s", "processor s", "load of the machine", "programs")
+    table = Table(*columns, title=f"{setting.checkpoint} (goal: 10 s, 0 compiled later)")
     with tempfile.TemporaryDirectory() as cache:
         for name in ("cold", "warm", "warm again"):
             port = free_port()
             with running(serve_command(port, *setting.checkpoint_flags, "--compile-cache", cache), port) as server:
                 seconds = _first_action(server) - server.spawned
+                used, load = server.processor_s, os.getloadavg()[0]
                 before = server.metric("chunkwire_compiled_programs")
                 asked = _random_batches(server)
                 later = server.metric("chunkwire_compiled_programs") - before
                 counted = f"{before:.0f}, and {later:.0f} more in {asked} requests of 1 to 20 rows"
-                table.add_row(name, f"{seconds:.1f}", counted)
-    console.print(table)
+                table.add_row(name, f"{seconds:.1f}", f"{used:.1f}", f"{load:.1f}", counted)
+        console.print(table)
+        console.print(_phases(setting, cache))
+
+
+def _phases(setting: Setting, cache: str) -> Table:
+    """Where the time of a warm start goes."""
+    words = [sys.executable, str(Path(__file__).with_name("server_start.py"))]
+    words += [*setting.checkpoint_flags, "--compile-cache", cache]
+    phases = json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout)
+    table = Table("a warm start", "s", "processor s", title="where its time goes")
+    for name, seconds in phases.items():
+        table.add_row(name, *(f"{each:.2f}" for each in seconds))
+    return table
 
 
 def _first_action(server: Server) -> float:

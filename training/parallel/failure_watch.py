@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 import threading
 import time
+from typing import NoReturn
 
 from training.parallel.noticeboard import Noticeboard
 
@@ -39,13 +39,15 @@ class FailureWatch:
         self._ended.set()
         self._thread.join()
 
-    def tell(self, message: str, code: int) -> None:
-        """Tell the others why this process fails. Python then ends with the exit code `code`, without waiting for the
-        others to leave jax's service in order: they will not."""
+    def fail(self, message: str, code: int) -> NoReturn:
+        """Tell the others why this process fails, and end it. Python's own end would wait for threads that wait for the
+        others, and jax's for the others to leave its service in order: they will not."""
         self._ended.set()
-        self._board.pin(f"failed/{self._index}", message)
-        self._leave()
-        atexit.register(_exit, code)
+        try:
+            self._board.pin(f"failed/{self._index}", message)
+            self._leave()
+        finally:  # without the board, too: then process 0 is gone
+            _exit(code)
 
     def _run(self) -> None:
         while not self._ended.wait(_POLL_SECONDS):
@@ -63,7 +65,7 @@ class FailureWatch:
             time.sleep(_POLL_SECONDS)
 
 
-def _exit(code: int) -> None:
+def _exit(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -84,9 +84,10 @@ def _listed(flags: Iterable[str]) -> str:
 def joined(membership: Membership) -> Iterator[Processes]:
     """The processes of the run, once all are there; call before any device is touched.
 
+    A process that is not alone ends if they do not come together in time, and with any error that leaves the context.
+
     Raises:
         MembershipInvalid: no cluster was found.
-        ProcessesDiffer: this process and process 0 disagree on the number of processes.
     """
     if membership.alone:
         yield ALONE
@@ -94,15 +95,18 @@ def joined(membership: Membership) -> Iterator[Processes]:
     waiting = threading.Timer(membership.join_timeout, _give_up, [membership])
     waiting.daemon = True
     waiting.start()
-    count, index = _initialize(membership)
-    with Processes(index, count, Noticeboard()) as processes:
-        processes.require_same({"--num-processes": count})
-        jax.devices()  # waits for everybody's
+    try:
+        _initialize(membership)
+    finally:
         waiting.cancel()
+    board = Noticeboard()
+    with Processes(board.index, board.count, board) as processes:
+        processes.require_same({"--num-processes": board.count})
+        jax.devices()  # waits for everybody's
         yield processes
 
 
-def _initialize(membership: Membership) -> tuple[int, int]:
+def _initialize(membership: Membership) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours, see StopSignal
     try:
@@ -115,18 +119,11 @@ def _initialize(membership: Membership) -> tuple[int, int]:
             cluster_detection_method=None if membership.detect else "deactivate",
         )
     except ValueError as error:
+        reason = str(error).rstrip(".")
         raise MembershipInvalid(
-            f"--distributed found no cluster that jax knows ({error}). "
+            f"--distributed found no cluster that jax knows ({reason}). "
             "Pass --coordinator HOST:PORT, --num-processes and --process-id instead."
         ) from error
-    return _place(membership)
-
-
-def _place(membership: Membership) -> tuple[int, int]:
-    """How many processes there are and which this is; asking jax would touch the devices."""
-    from jax._src.distributed import global_state
-
-    return global_state.num_processes, global_state.process_id
 
 
 def _give_up(membership: Membership) -> None:

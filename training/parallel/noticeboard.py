@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import jax
-from jax._src import distributed  # the service's key-value store has no public name; orbax takes it from here too
+from jax._src import distributed  # the service's key-value store has no public name; orbax has it from here too
 
 __all__ = ["Noticeboard"]
 
@@ -17,6 +17,9 @@ class Noticeboard:
 
     def __init__(self) -> None:
         self._client = distributed.global_state.client
+        self.index: int = distributed.global_state.process_id
+        """Which process this is; `jax.process_index()` would touch the devices."""
+        self.count: int = distributed.global_state.num_processes
 
     def pin(self, name: str, text: str) -> None:
         """Leave a text; a name is used once."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -34,7 +36,8 @@ class ProcessLost(ChunkwireError):
 
 
 class Processes:
-    """A context in which a run trains; it tells the other processes when this one fails.
+    """A context in which a run trains. An error that leaves it is printed and told to the other processes, and ends
+    this one at once; alone, it goes on as any other.
 
     Args:
         index: of this process; process 0 writes what is written once.
@@ -66,12 +69,14 @@ class Processes:
             self._watch.close()
             jax.distributed.shutdown()
             return
-        lost = _lost(error) if isinstance(error, jax.errors.JaxRuntimeError) else None
-        told = lost or error
-        code = 130 if isinstance(error, KeyboardInterrupt) else getattr(told, "exit_code", 1)
-        self._watch.tell(str(told) or type(told).__name__, code)
-        if lost is not None:
-            raise lost from error
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            error = _lost(error)
+        if isinstance(error, ChunkwireError):
+            print(f"train: {error.message}", file=sys.stderr)
+        elif not isinstance(error, KeyboardInterrupt):
+            traceback.print_exception(error)
+        code = 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
+        self._watch.fail(str(error) or type(error).__name__, code)
 
     def broadcast(self, text: str) -> str:
         """Process 0's text, in every process; the calls are counted, so all make the same ones."""

@@ -197,6 +197,15 @@ def test_a_process_whose_coordinator_does_not_answer_says_so_in_the_time_given(s
     )
 
 
+def test_a_process_that_finds_no_cluster_names_the_flags_that_need_none(start):
+    (process,) = ended([start("--exp-name", "lonely", "--distributed")])
+    assert process.code == 1
+    assert process.last == (
+        "train: --distributed found no cluster that jax knows (coordinator_address should be defined). "
+        "Pass --coordinator HOST:PORT, --num-processes and --process-id instead."
+    )
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -34,6 +34,8 @@ def iterate_video(
         with av.open(str(path)) as container:
             for number, picture in _numbered(container, episode.videos[key].start, fps, frame):
                 if number == frame:
+                    if picture.is_corrupt:
+                        raise _corrupt(episode, key, frame, "the decoder had to make up a part of it")
                     yield picture.to_ndarray(format="rgb24")
                     frame = next(frames, None)
                 if frame is None:

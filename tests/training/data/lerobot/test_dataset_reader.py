@@ -1,13 +1,15 @@
 """The datasets in tests/data/lerobot, written by the real package, read back as that package reads them."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
-from training.data import Dataset, DatasetInvalid, FrameCorrupt, fingerprint
+from training.data import Dataset, DatasetInvalid, DatasetWriter, Feature, FrameCorrupt, fingerprint
 
 FIXTURES = Path(__file__).parents[3] / "data" / "lerobot"
 NAMES = ("lerobot_v21_image", "lerobot_v21_video", "lerobot_v30_image", "lerobot_v30_video")
@@ -172,3 +174,32 @@ def test_a_video_that_ends_early_is_named(tmp_path):
     shutil.copy(videos / "episode_000001.mp4", videos / "episode_000000.mp4")
     with pytest.raises(FrameCorrupt, match=r"Frame 9 of episode 0 .*: the video ends before it\. Convert or download"):
         list(Dataset(root).frames("image", 0))
+
+
+def damaged_within(path):
+    """Overwrite eight bytes of an H.264 file where the decoder goes on with a picture that it made up; its number."""
+    whole = path.read_bytes()
+    for place in range(len(whole) // 10, len(whole), len(whole) // 50):
+        path.write_bytes(whole[:place] + b"\xff" * 8 + whole[place + 8 :])
+        with contextlib.suppress(av.FFmpegError), av.open(str(path)) as container:
+            for number, picture in enumerate(container.decode(video=0)):
+                if picture.is_corrupt:
+                    return number
+    raise AssertionError("no damage was concealed")
+
+
+def test_a_picture_that_the_decoder_made_up_is_no_frame(tmp_path):
+    features = {"image": Feature("video", (96, 128, 3)), "state": Feature("float32", (1,))}
+    noise = np.random.default_rng(0).integers(0, 256, (20, 96, 128, 3), dtype=np.uint8)
+    with DatasetWriter(tmp_path / "a", fps=20, robot_type="", features=features) as writer:
+        writer.add_episode({"state": np.zeros((20, 1), np.float32)}, {"image": noise}, "task")
+        writer.write_metadata()
+        dataset = Dataset(writer.commit())
+    number = damaged_within(dataset.root / "videos/image/chunk-000/file-000.mp4")
+    with pytest.raises(FrameCorrupt) as error:
+        dataset.frame("image", number)
+    assert error.value.message == (
+        f"Frame {number} of episode 0 (row {number}, camera 'image') in "
+        f"{dataset.root}/videos/image/chunk-000/file-000.mp4 cannot be decoded: the decoder had to make up a part of "
+        "it. Convert or download the dataset again, or pass --skip-corrupt."
+    )

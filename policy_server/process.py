@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from policy_protocol.errors import ChunkwireError
 from policy_server.engine.batcher import Batcher
 from policy_server.engine.compile_counter import CompileCounter
+from policy_server.event_loop import run_event_loop, spare_what_stays
 from policy_server.log import log
 from policy_server.long_work import is_left_behind, long_work
 from policy_server.metrics import Metrics
@@ -64,7 +65,7 @@ def run_server(policy: ServedPolicy, options: ServerOptions, follower: Follower 
         Interrupted: after draining, when the signal was Ctrl-C.
     """
     try:
-        asyncio.run(_run(policy, options, follower))
+        run_event_loop(_run(policy, options, follower))
     except Interrupted as interrupted:
         _leave_behind(interrupted.exit_code)
         raise
@@ -91,6 +92,7 @@ async def _run(policy: ServedPolicy, options: ServerOptions, follower: Follower 
     log.info("compiling; %s://%s/healthz answers already", "https" if tls else "http", address)
     try:
         await _compile(batcher, stop)
+        spare_what_stays()
         batcher.start()
         service.set_ready()
         log.info("ready on %s after %.1f s", " and ".join(urls), time.monotonic() - started)

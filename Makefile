@@ -98,7 +98,7 @@ lint: setup ## Style, import rules, types of the contract
 	$(MODEL)/mypy
 
 test-model: setup ## Tests of the contract, the model, training and the server
-	$(MODEL)/pytest $(SIDE_BY_SIDE) tests/policy_protocol tests/training tests/policy_server tests/containers
+	$(MODEL)/pytest $(SIDE_BY_SIDE) tests/policy_protocol tests/training tests/policy_server tests/eval_stack tests/containers
 
 test-sim: setup ## Tests of the contract and the simulator client
 	$(SIM)/pytest $(SIDE_BY_SIDE) tests/policy_protocol tests/sim_client

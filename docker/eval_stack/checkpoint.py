@@ -14,6 +14,7 @@ __all__ = ["NAME", "Checkpoint", "require_unique"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """What may name a folder, a container and a network."""
 
+_UNFIT = re.compile(r"[^A-Za-z0-9_.-]")
 _FLAG = "--checkpoint"
 
 
@@ -51,7 +52,7 @@ class Checkpoint:
         """Named `<run>-<step>` by the end of its path, or by its last part where that is no step."""
         directory = directory.absolute()
         name = f"{directory.parent.name}-{directory.name}" if directory.name.isdigit() else directory.name
-        return cls(name, directory)
+        return cls(_UNFIT.sub("-", name), directory)
 
 
 def require_unique(checkpoints: Iterable[Checkpoint]) -> None:

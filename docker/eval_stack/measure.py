@@ -36,7 +36,7 @@ class Outcome:
     failed: Mapping[str, str] = field(default_factory=dict)
     """Checkpoint -> why it was not measured to the end."""
     exit_code: int = 0
-    """Of the first client, or server, that failed."""
+    """Of the first client, or server, that failed; or that of a report that could not be made."""
 
 
 def measure(
@@ -64,7 +64,7 @@ def measure(
         exit_code = _run_stacks(plan, running, screen, failed)
         screen.say("Reading the results.")
         results = read_results(plan, running)
-    return Outcome(write_index(matrix, results, failed), results, failed, exit_code)
+    return Outcome(write_index(matrix, results, failed), results, failed, exit_code or int(not results.whole))
 
 
 def _run_stacks(plan: Plan, running: Running, screen: Screen, failed: dict[str, str]) -> int:

@@ -30,11 +30,6 @@ class Measured:
     problem: str = ""
     """Why there is no result."""
 
-    @property
-    def complete(self) -> bool:
-        """Whether every episode has a verdict."""
-        return bool(self.summary) and not self.summary["missing"] and not self.summary["outcomes"]["error"]
-
 
 @dataclass(frozen=True)
 class Results:
@@ -45,6 +40,11 @@ class Results:
     """What `sim-client compare --json` prints; empty where fewer than two checkpoints have results."""
     not_compared: str = ""
     """Why the comparison failed."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is something to say of every checkpoint on every task, and of all together."""
+        return all(row.summary for row in self.rows) and not self.not_compared
 
 
 def read_results(plan: Plan, running: Running) -> Results:

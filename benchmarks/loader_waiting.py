@@ -33,6 +33,7 @@ from rich.table import Table
 
 from training.experiment import Experiment
 from training.experiments import find_experiment
+from training.freezing import Freezing
 from training.inputs import open_inputs
 from training.loop import train
 from training.parallel.mesh import make_mesh
@@ -99,7 +100,9 @@ def delivering(dataset: Path, rounds: int) -> None:
         table.add_column(head, justify="right")
     for name in _FULL:
         experiment = find_experiment(name)
-        flops = training_flops(experiment.model, batch=1, cameras=len(CAMERAS), prompt=64)
+        flops = training_flops(
+            experiment.model, batch=1, cameras=len(CAMERAS), prompt=64, frozen=Freezing.of(experiment).frozen
+        )
         figures = (delivered(experiment, dataset, rounds), _H100_GOAL, _HOST_GOAL, _HOST * _H100_PEAK / flops)
         table.add_row(name, str(experiment.batch_size), *[f"{figure:,.0f}" for figure in figures])
     console.print(table)

@@ -11,8 +11,7 @@ the state takes each at most 40 GB, computed without memory for it. One run prin
 
 "Fed" has the input pipeline attached, from a frame cache in memory; every step ends before the next batch is taken, so
 all of the waiting is the device's. Elsewhere the batch lies on the device. Memory is that of the compiled step alone.
-MFU is of the data sheet's dense bfloat16 peak; with LoRA it is too high by up to a third, for frozen weights need no
-gradient.
+MFU is of the data sheet's dense bfloat16 peak, frozen weights without the gradient that they do not need.
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ from train_step_fed import fed_batches, fed_step
 
 from training.experiment import Experiment
 from training.experiments import find_experiment
+from training.freezing import Freezing
 from training.parallel.sharding import bytes_per_device, state_shardings
 from training.pi05.model.batch_cut import COPIES, PARTS
 from training.pi05.model.config import preset
@@ -121,7 +121,8 @@ def figures(run: Experiment, prompt: int, calls: int, dataset: Path) -> list[flo
     step = compiled_step(run, prompt)
     compiling = time.perf_counter() - begun
     seconds = float(np.median(interleaved({run.name: step.run}, 1, calls)[run.name]))
-    flops = training_flops(run.model, batch=batch, cameras=CAMERAS, prompt=prompt)
+    frozen = Freezing.of(run).frozen
+    flops = training_flops(run.model, batch=batch, cameras=CAMERAS, prompt=prompt, frozen=frozen)
     share = flops / seconds / peak * 100 if peak else float("nan")
     with fed_batches(run, dataset, prompt) as made:
         fed = fed_step(step.run, made, calls)

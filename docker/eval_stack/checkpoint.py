@@ -28,7 +28,7 @@ class Checkpoint:
 
     name: str
     directory: Path
-    """Absolute."""
+    """Absolute, without links."""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -45,12 +45,12 @@ class Checkpoint:
         name, equals, directory = value.partition("=")
         if not equals or "/" in name or Path(value).exists():
             return cls.at(Path(value))
-        return cls(name, Path(directory).absolute())
+        return cls(name, Path(directory).resolve())
 
     @classmethod
     def at(cls, directory: Path) -> Checkpoint:
         """Named `<run>-<step>` by the end of its path, or by its last part where that is no step."""
-        directory = directory.absolute()
+        directory = directory.resolve()
         name = f"{directory.parent.name}-{directory.name}" if directory.name.isdigit() else directory.name
         return cls(_UNFIT.sub("-", name), directory)
 
@@ -66,7 +66,7 @@ def require_unique(checkpoints: Iterable[Checkpoint]) -> None:
                 "share a folder. Name them: --checkpoint NAME=DIR.",
                 field=_FLAG,
             )
-        if (other := by_directory.setdefault(one.directory.resolve(), one)) is not one:
+        if (other := by_directory.setdefault(one.directory, one)) is not one:
             raise InvalidMatrix(
                 f"The checkpoints {other.name!r} and {one.name!r} are the same directory, {one.directory}. "
                 "Name each once.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from policy_protocol.errors import ChunkwireError
 
 __all__ = [
+    "ClientFailed",
     "EngineUnavailable",
     "ImageUnavailable",
     "Interrupted",
@@ -52,6 +53,16 @@ class ServerDied(ChunkwireError):
     """A policy server's container ended on its own."""
 
     code = "server_died"
+
+
+class ClientFailed(ChunkwireError):
+    """A simulator's container ended with an error; its exit code is this error's."""
+
+    code = "client_failed"
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class ReportFailed(ChunkwireError):

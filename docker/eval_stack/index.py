@@ -9,6 +9,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 from urllib.parse import quote
 
+from eval_stack.checkpoint import Checkpoint
 from eval_stack.errors import OutputUnwritable
 from eval_stack.matrix import Matrix
 from eval_stack.results import Measured, Results
@@ -42,8 +43,7 @@ def index(matrix: Matrix, results: Results, failed: Mapping[str, str]) -> str:
     lines = [
         f"# {len(matrix.checkpoints)} x {len(matrix.tasks)}: checkpoints and tasks",
         "",
-        f"{matrix.episodes} episodes of each task with each checkpoint, seeds {matrix.seed} to "
-        f"{matrix.seed + matrix.episodes - 1}.",
+        f"Episodes of each task with each checkpoint: {matrix.episodes}, with the seeds from {matrix.seed} on.",
         "",
         *_table(header, map(_row, results.rows)),
         "",
@@ -53,7 +53,7 @@ def index(matrix: Matrix, results: Results, failed: Mapping[str, str]) -> str:
         *_failures(failed),
         "## Checkpoints",
         "",
-        *_table(("name", "directory"), ((one.name, f"`{one.directory}`") for one in matrix.checkpoints)),
+        *_table(("name", "directory", "all its tasks"), (_checkpoint(matrix, one) for one in matrix.checkpoints)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -72,6 +72,13 @@ def _row(row: Measured) -> tuple[object, ...]:
         summary["missing"],
         f"[report]({link})",
     )
+
+
+def _checkpoint(matrix: Matrix, checkpoint: Checkpoint) -> tuple[object, ...]:
+    """With the page that sim-client writes of several tasks."""
+    page = f"{checkpoint.name}/suite.html"
+    link = f"[page]({quote(page)})" if (matrix.out / page).exists() else "-"
+    return checkpoint.name, f"`{checkpoint.directory}`", link
 
 
 def _rate(summary: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 
 from eval_stack.episode_count import EpisodeCount
-from eval_stack.errors import ServerDied
+from eval_stack.errors import ClientFailed, ServerDied
 from eval_stack.image_supply import supply
 from eval_stack.images import Wanted
 from eval_stack.index import write_index
@@ -70,21 +70,19 @@ def measure(
 def _run_stacks(plan: Plan, running: Running, screen: Screen, failed: dict[str, str]) -> int:
     count, matrix = EpisodeCount(plan.matrix), plan.matrix
     first_code = 0
+
+    def tick() -> None:
+        screen.show("Episodes", count(), matrix.planned, "are finished")
+
     for stack in plan.stacks:
-        name = stack.checkpoint.name
         try:
-            code = run_stack(
-                stack, running, screen, lambda: screen.show("Episodes", count(), matrix.planned, "are finished")
-            )
-            if code:
-                failed[name] = f"A simulator ended with code {code}; its last lines were shown."
-        except ServerDied as error:
-            code = error.exit_code
-            failed[name] = error.message
+            run_stack(stack, running, screen, tick)
+        except (ServerDied, ClientFailed) as error:
             screen.say(error.message)
             running.stop()
-        first_code = first_code or code
-        if code == _MISUSED:
-            break
+            failed[stack.checkpoint.name] = error.message
+            first_code = first_code or error.exit_code
+            if error.exit_code == _MISUSED:
+                break
     screen.hide()
     return first_code

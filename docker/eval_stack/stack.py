@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from eval_stack.container import RunningContainer
+from eval_stack.errors import ClientFailed
 from eval_stack.plan import StackPlan
 from eval_stack.running import Running
 from eval_stack.screen import Screen
@@ -14,19 +15,19 @@ from eval_stack.server import Server
 __all__ = ["run_stack"]
 
 _POLL_S = 0.5
+_LINES = 10
+"""Of a failed client's log: it says what went wrong at the end."""
 
 
-def run_stack(plan: StackPlan, running: Running, screen: Screen, tick: Callable[[], None]) -> int:
+def run_stack(plan: StackPlan, running: Running, screen: Screen, tick: Callable[[], None]) -> None:
     """Start everything, wait for the clients, and remove it again.
 
     Args:
         tick: called every now and then while the clients run.
 
-    Returns:
-        The exit code of the first client that failed; 0 if none did.
-
     Raises:
         ServerDied: before it was ready, or too often after.
+        ClientFailed: a client did, after all of them ended.
         EngineUnavailable: the engine refused, or answers no more.
     """
     name = plan.checkpoint.name
@@ -41,17 +42,15 @@ def run_stack(plan: StackPlan, running: Running, screen: Screen, tick: Callable[
         tick()
         time.sleep(_POLL_S)
     tick()
-    code = _first_failure(clients, shown, screen)
+    failures = [_failure(client, name) for client, name in zip(clients, shown, strict=True) if client.exit_code]
     running.stop()
-    return code
+    if failures:
+        raise failures[0]
 
 
-def _first_failure(clients: list[RunningContainer], shown: list[str], screen: Screen) -> int:
-    failed = 0
-    for client, name in zip(clients, shown, strict=True):
-        client.log.join()
-        if code := client.exit_code:
-            memory = ", as memory ran out" if client.ran_out_of_memory else ""
-            screen.say(f"{name} ended with code {code}{memory}.")
-            failed = failed or code
-    return failed
+def _failure(client: RunningContainer, name: str) -> ClientFailed:
+    client.log.join()
+    memory = ", as memory ran out" if client.ran_out_of_memory else ""
+    lines = "\n".join(f"  {line}" for line in client.log.last[-_LINES:])
+    code = client.exit_code or 1
+    return ClientFailed(f"{name} ended with code {code}{memory}. The end of its log:\n{lines}", code)

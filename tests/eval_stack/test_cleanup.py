@@ -15,6 +15,8 @@ from fake_engine import FakeContainer, FakeNetwork, refused
 from requests.exceptions import ConnectionError as EngineGone
 
 from eval_stack import running
+from eval_stack.engine import connected
+from eval_stack.errors import EngineUnavailable
 from eval_stack.owner import Owner
 
 HERE = Path(__file__).parent
@@ -71,7 +73,7 @@ def test_a_client_that_ends_by_itself_while_it_is_stopped_is_no_error(eval_stack
     assert nothing_is_left(engine)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_stop_a_real_process_and_leave_nothing(number, make_step, tmp_path):
     flags = ["--checkpoint", f"first={make_step('run/1')}", "--env", "A", "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
@@ -193,20 +195,13 @@ def test_clean_removes_what_is_left_and_nothing_that_is_needed(eval_stack, engin
 # The engine
 
 
-def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).parent / "eval-stack"
-    return subprocess.run(
-        [program, *arguments], capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
-    )
-
-
 @pytest.mark.parametrize("address", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:1"])
-def test_an_engine_that_does_not_run_is_told(address):
-    ended = command("clean", DOCKER_HOST=address)
-    assert ended.returncode == 1
-    assert ended.stderr == (
-        f"eval-stack: No Docker engine runs at {address}. Start it (systemctl start docker), or name another in "
-        "DOCKER_HOST.\n"
+def test_an_engine_that_does_not_run_is_told(monkeypatch, address):
+    monkeypatch.setenv("DOCKER_HOST", address)
+    with pytest.raises(EngineUnavailable) as error, connected():
+        pass
+    assert error.value.message == (
+        f"No Docker engine runs at {address}. Start it (systemctl start docker), or name another in DOCKER_HOST."
     )
 
 

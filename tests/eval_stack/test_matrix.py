@@ -126,10 +126,15 @@ def test_numbers_have_a_least(eval_stack, first, flag, value, message):
             ["--", "--overwrite"],
             "--overwrite of sim-client is set by eval-stack. To begin anew, delete the results or pass another --out.",
         ),
+        (
+            ["--serve-args", "'"],
+            """--serve-args "'" is no list of flags: No closing quotation. Write them as in a shell, such as """
+            "--serve-args '--batch-sizes 1,4'.",
+        ),
         (["--serve-args", "--port 9"], "--port of serve is set by eval-stack. Leave it out."),
     ],
 )
-def test_flags_that_the_stack_sets_are_refused(eval_stack, first, flags, message):
+def test_flags_of_the_programs_that_cannot_be_are_refused(eval_stack, first, flags, message):
     assert refused(eval_stack(*first, *flags)) == message
 
 
@@ -243,3 +248,9 @@ def test_a_file_that_is_no_yaml_is_refused(tmp_path):
 def test_a_missing_file_is_refused(eval_stack, tmp_path):
     ended = eval_stack("--matrix", tmp_path / "none.yaml")
     assert refused(ended) == f"--matrix {tmp_path}/none.yaml cannot be read: No such file or directory."
+
+
+def test_flags_before_a_verb_are_refused(eval_stack):
+    assert refused(eval_stack("--dry-run", "clean")) == (
+        "--dry-run stands before the command 'clean', where it has no effect. Leave it out: eval-stack clean."
+    )

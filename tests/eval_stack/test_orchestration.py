@@ -176,13 +176,14 @@ def test_a_server_that_somebody_removes_is_given_up(eval_stack, engine, first):
 
 
 def test_a_client_that_fails_gives_its_exit_code(eval_stack, engine, two_by_two, tmp_path):
-    engine.lives["sim"] = [["running", 3]]
+    engine.lives["sim"], engine.logs["sim"] = [["running", 3]], [f"line {number}" for number in range(20)]
     ended = eval_stack(*two_by_two)
     assert ended.code == 3
-    assert "first sim 1 ended with code 3.\n" in ended.err
+    reason = "first sim 1 ended with code 3. The end of its log:\n  line 10\n"
+    assert reason in ended.err
     assert len(engine.role("server")) == 2  # the other checkpoint is measured nevertheless
     report = (tmp_path / "out/report.md").read_text()
-    assert "A simulator ended with code 3; its last lines were shown." in report
+    assert reason in report
     assert nothing_is_left(engine)
 
 

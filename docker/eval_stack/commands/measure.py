@@ -19,7 +19,7 @@ from eval_stack.matrix_file import read_matrix_file
 from eval_stack.measure import Outcome, measure
 from eval_stack.output import require_possible
 from eval_stack.owner import Owner
-from eval_stack.plan import Devices, plan_of
+from eval_stack.plan import Devices, Plan, plan_of
 from eval_stack.plan_text import plan_text
 from eval_stack.screen import Screen
 
@@ -80,6 +80,7 @@ def measure_command(
     Every task is run with every checkpoint on the same seeds. The same command goes on where it stopped.
     """
     if context.invoked_subcommand is not None:
+        _require_no_flags(context)
         return
     wanted = _wanted(build, pull, no_build)
     flags = {
@@ -88,33 +89,57 @@ def measure_command(
         "episodes": episodes,
         "seed": seed,
         "sims": sims,
-        "out": out and out.absolute(),
-        "serve_args": tuple(shlex.split(serve_args or "")),
+        "out": out and out.resolve(),
+        "serve_args": _words(serve_args or ""),
         "sim_args": tuple(context.obj or ()),
     }
     asked = _matrix(matrix, flags)
     require_possible(asked.out)
+    arguments = BuildArguments.of_environment(base_image, build_network)
+    images = images_of(server_image or server_image_for(gpu=gpu), sim_image, arguments, gpu=gpu)
     owner = Owner.this_process()
-    images = images_of(
-        server_image or server_image_for(gpu=gpu),
-        sim_image,
-        BuildArguments.of_environment(base_image, build_network),
-        gpu=gpu,
-    )
     plan = plan_of(asked, images, Devices(server_gpu, sim_gpu) if gpu else Devices(), owner.run)
     if dry_run:
         print(plan_text(plan, wanted))
         return
+    outcome = _carry_out(plan, owner, wanted, keep=keep, remove_leftovers=remove_leftovers)
+    _show(outcome)
+    raise typer.Exit(outcome.exit_code)
+
+
+def _carry_out(plan: Plan, owner: Owner, wanted: Wanted, *, keep: bool, remove_leftovers: bool) -> Outcome:
     try:
         with Screen() as screen, connected() as engine:
             _offer_removal(engine, screen, unasked=remove_leftovers)
-            outcome = measure(plan, engine, owner, screen, wanted=wanted, keep=keep)
+            return measure(plan, engine, owner, screen, wanted=wanted, keep=keep)
     except KeyboardInterrupt as error:
         raise Interrupted(
-            f"Stopped. Finished episodes are kept in {asked.out}. Run the same command again to go on."
+            f"Stopped. Finished episodes are kept in {plan.matrix.out}. Run the same command again to go on."
         ) from error
-    _show(outcome)
-    raise typer.Exit(outcome.exit_code)
+
+
+def _require_no_flags(context: typer.Context) -> None:
+    """`eval-stack --dry-run clean` would clean."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            verb = context.invoked_subcommand
+            raise InvalidMatrix(
+                f"{parameter.opts[0]} stands before the command {verb!r}, where it has no effect. Leave it out: "
+                f"eval-stack {verb}.",
+                field=parameter.opts[0],
+            )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise InvalidMatrix(
+            f"--serve-args {text!r} is no list of flags: {error}. Write them as in a shell, such as "
+            "--serve-args '--batch-sizes 1,4'.",
+            field="--serve-args",
+        ) from error
 
 
 def _wanted(build: bool, pull: bool, no_build: bool) -> Wanted:

@@ -165,7 +165,8 @@ class EvaluationSession:
         others = len(self._directory.others())
         if not others:
             return "Run the same command again to go on."
-        return f"Other processes go on with the rest: {others}. Run the same command again to join them."
+        who = "Another process goes on" if others == 1 else f"{others} other processes go on"
+        return f"{who} with the rest. Run the same command again to join."
 
     def _check_stop(self, records: Iterable[EpisodeRecord]) -> None:
         if self._stop_rule is None:

@@ -189,8 +189,8 @@ def test_a_process_that_is_told_to_end_frees_its_episode_at_once(gate, start_ser
     _, errors = leaving.communicate(timeout=60)
     assert leaving.returncode == 130
     assert errors.splitlines()[-1] == (
-        f"sim-client: Stopped. 5 of {EPISODES} episodes are finished and kept in out. Other processes go on with the "
-        "rest: 1. Run the same command again to join them."
+        f"sim-client: Stopped. 5 of {EPISODES} episodes are finished and kept in out. Another process goes on with "
+        "the rest. Run the same command again to join."
     )
     gate.go_on.set()
     assert staying.wait(timeout=120) == 0

@@ -109,9 +109,10 @@ def measure_command(
 
 def _carry_out(plan: Plan, owner: Owner, wanted: Wanted, *, keep: bool, remove_leftovers: bool) -> Outcome:
     try:
-        with Screen() as screen, connected() as engine:
-            _offer_removal(engine, screen, unasked=remove_leftovers)
-            return measure(plan, engine, owner, screen, wanted=wanted, keep=keep)
+        with connected() as engine:
+            _offer_removal(engine, screen := Screen(), unasked=remove_leftovers)
+            with screen:
+                return measure(plan, engine, owner, screen, wanted=wanted, keep=keep)
     except KeyboardInterrupt as error:
         raise Interrupted(
             f"Stopped. Finished episodes are kept in {plan.matrix.out}. Run the same command again to go on."

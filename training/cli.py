@@ -106,12 +106,13 @@ def run_command(
     membership = Membership(coordinator, num_processes, process_id, distributed, join_timeout)
     chosen = [f"{name}={json.dumps(value)}" for name, value in named.items() if value is not None]
     configured = override(find_experiment(experiment), [*chosen, *(settings or [])])
-    from training.loop import train
     from training.pi05.compile_cache import use_compile_cache
 
     use_compile_cache()
     try:
         with joined(membership) as processes:
+            from training.loop import train  # heavy: a process that cannot join says so before
+
             step = train(
                 configured,
                 exp_name,

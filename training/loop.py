@@ -20,7 +20,7 @@ from training.init_report import report_lines, write_report
 from training.initial_params import InitialParams
 from training.inputs import Inputs, open_inputs
 from training.observer import Observer
-from training.parallel.mesh import make_mesh
+from training.parallel.mesh import connect, make_mesh
 from training.parallel.parallel_step import first_state, make_parallel_step, placed_shapes
 from training.parallel.processes import ALONE, Processes
 from training.parallel.sharding import own_rows, place_batch
@@ -80,6 +80,8 @@ def train(
         checks = None if resume or not processes.leads else ignore_checks
         rows = own_rows(mesh, experiment.batch_size)
         inputs = open_inputs(experiment, run, checks, skip_corrupt=skip_corrupt, rows=rows)
+    processes.meet()
+    connect(mesh)
     key = jax.random.key(experiment.seed)
     state = placed_shapes(experiment, mesh) if initial is None else _first_state(experiment, initial, key, mesh)
     if processes.leads:

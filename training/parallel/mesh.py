@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.experimental.multihost_utils import sync_global_devices
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from training.experiment import Experiment, ExperimentInvalid
 from training.pi05.model.batch_cut import COPIES, PARTS
 
-__all__ = ["make_mesh", "mesh_shape"]
+__all__ = ["connect", "make_mesh", "mesh_shape"]
 
 
 def make_mesh(experiment: Experiment, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -25,6 +27,19 @@ def make_mesh(experiment: Experiment, devices: Sequence[jax.Device] | None = Non
     devices = sorted(jax.devices() if devices is None else devices, key=lambda one: (_machine(one), one.id))
     together = sum(_machine(device) == _machine(devices[0]) for device in devices)
     return Mesh(np.array(devices).reshape(mesh_shape(experiment, len(devices), together)), (COPIES, PARTS))
+
+
+def connect(mesh: Mesh) -> None:
+    """Make the groups of devices that a run sums over, while no process is far behind: between CPUs, one that still
+    compiles would be waited for 30 s only."""
+    if jax.process_count() == 1:
+        return
+    sync_global_devices("connect")  # a device of each process, the group that saving takes
+    for axes in ((COPIES, PARTS), (COPIES,), (PARTS,)):
+        cut, everywhere = NamedSharding(mesh, PartitionSpec(axes)), NamedSharding(mesh, PartitionSpec())
+        ones = np.ones(np.prod([mesh.shape[axis] for axis in axes]), np.float32)
+        placed = jax.make_array_from_callback(ones.shape, cut, ones.__getitem__)
+        jax.block_until_ready(jax.jit(jnp.sum, out_shardings=everywhere)(placed))
 
 
 def mesh_shape(experiment: Experiment, count: int, together: int | None = None) -> tuple[int, int]:

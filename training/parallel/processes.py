@@ -35,6 +35,13 @@ class ProcessLost(ChunkwireError):
     code = "process_lost"
 
 
+class _Interrupted(ChunkwireError):
+    """Ctrl-C before the first step, or a second one."""
+
+    code = "interrupted"
+    exit_code = 130
+
+
 class Processes:
     """A context in which a run trains. An error that leaves it is printed and told to the other processes, and ends
     this one at once; alone, it goes on as any other.
@@ -71,12 +78,13 @@ class Processes:
             return
         if isinstance(error, jax.errors.JaxRuntimeError):
             error = _lost(error)
+        if isinstance(error, KeyboardInterrupt):
+            error = _Interrupted("interrupted; steps that were saved are kept.")
         if isinstance(error, ChunkwireError):
             print(f"train: {error.message}", file=sys.stderr)
-        elif not isinstance(error, KeyboardInterrupt):
+        else:
             traceback.print_exception(error)
-        code = 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
-        self._watch.fail(str(error) or type(error).__name__, code)
+        self._watch.fail(str(error) or type(error).__name__, getattr(error, "exit_code", 1))
 
     def broadcast(self, text: str) -> str:
         """Process 0's text, in every process; the calls are counted, so all make the same ones."""
@@ -96,6 +104,15 @@ class Processes:
         yield
         if self.leads:
             self.broadcast("")
+
+    def meet(self) -> None:
+        """Wait until every process has come here."""
+        if self._board is None:
+            return
+        self._turns += 1
+        self._board.pin(f"meet/{self._turns}/{self.index}", "")
+        for index in range(self.count):
+            self._board.wait(f"meet/{self._turns}/{index}")
 
     def require_same(self, settings: Mapping[str, Any]) -> None:
         """Compare what this process was started with, as flat JSON values, with process 0.

@@ -115,12 +115,15 @@ def stopped(pair):
     """Two processes of which the second got SIGTERM after the third step."""
     first, second = pair("pair", "--set", "steps=100000")
     said = []
-    for line in first.stderr:
-        said.append(line)
-        if line.startswith("step 3/"):
-            second.send_signal(signal.SIGTERM)
-            break
-    told, other = ended([first, second])
+    try:
+        for line in first.stderr:
+            said.append(line)
+            if line.startswith("step 3/"):
+                second.send_signal(signal.SIGTERM)
+                break
+        told, other = ended([first, second])
+    finally:
+        first.kill(), second.kill()
     return Ended(told.code, "".join(said) + told.err), other
 
 

@@ -40,7 +40,7 @@ SIM := .venv-sim/bin
 # A file's tests share what is slow to make, and each process uses every core while it compiles or renders.
 SIDE_BY_SIDE := --numprocesses $(TEST_JOBS) --dist loadfile
 
-.PHONY: help setup eval test lint test-model test-sim test-path proto fuzz tokenizer pins clean
+.PHONY: help setup eval test lint test-model test-sim test-path test-containers proto fuzz tokenizer pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -105,6 +105,9 @@ test-sim: setup ## Tests of the contract and the simulator client
 
 test-path: setup ## The whole path across both environments, on a small scale
 	$(MODEL)/pytest tests/whole_path
+
+test-containers: .venv/installed ## Build the images and run the eval stack on a real Docker engine: BASE_IMAGE, WHEELS
+	$(MODEL)/pytest --timeout 5400 tests/on_docker
 
 proto: .venv-proto/installed ## Generate the gRPC stubs from policy.proto anew
 	schema=policy_protocol/policy.proto

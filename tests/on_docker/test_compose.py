@@ -1,0 +1,130 @@
+"""The eval stack under every Compose that is installed: whole runs, and what may happen to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from stacks import ROOT, composes, run, wait_for
+
+COMPOSES = pytest.mark.parametrize("compose", composes(), ids=" ".join)
+ONE = composes()[0]
+
+
+def records(results: Path) -> list[dict]:
+    """Every line of the only run's episodes."""
+    (file,) = results.rglob("episodes.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def containers(stack, service: str) -> list[str]:
+    project = stack.environment["COMPOSE_PROJECT_NAME"]
+    flags = (f"label=com.docker.compose.project={project}", f"label=com.docker.compose.service={service}")
+    listed = run("docker", "ps", "--all", "--quiet", *(word for flag in flags for word in ("--filter", flag)))
+    return listed.stdout.split()
+
+
+@COMPOSES
+def test_one_command_measures_the_policy_and_leaves_the_report_to_the_folders_owner(stack, compose):
+    one = stack(compose)
+    os.chown(one.results, 12345, 23456)
+    code, output = one.run("up", "--exit-code-from", "sim")
+    assert code == 0, output
+    assert [record["seed"] for record in records(one.results)] == [0, 1, 2, 3]
+    assert {record["outcome"] for record in records(one.results)} <= {"success", "failure", "timeout"}
+    (report,) = one.results.rglob("report.html")
+    assert "StackCube-v1" in report.read_text()
+    owners = {(path.stat().st_uid, path.stat().st_gid) for path in one.results.rglob("*")}
+    assert owners == {(12345, 23456)}
+    assert "success_once" in output
+    running = run("docker", "ps", "--quiet", "--filter", f"name={one.environment['COMPOSE_PROJECT_NAME']}")
+    assert running.stdout == ""
+
+
+@COMPOSES
+def test_scaled_clients_run_each_seed_once(stack, compose):
+    one = stack(compose, EPISODES=4)
+    code, output = one.run("up", "--scale", "sim=2", "--exit-code-from", "sim")
+    assert code == 0, output
+    assert sorted(record["seed"] for record in records(one.results)) == [0, 1, 2, 3]
+
+
+def test_a_server_that_is_killed_comes_back_and_no_episode_is_lost(stack):
+    one = stack(ONE, EPISODES=3)
+    process = one.start("up", "--exit-code-from", "sim")
+    wait_for(lambda: list(one.results.rglob("episodes.jsonl")) and records(one.results), 600, process)
+    (server,) = containers(one, "server")
+    host_process = run("docker", "inspect", "--format", "{{.State.Pid}}", server).stdout.strip()
+    os.kill(int(host_process), 9)
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    assert sorted(record["seed"] for record in records(one.results) if record["outcome"] != "error") == [0, 1, 2]
+    assert run("docker", "inspect", "--format", "{{.RestartCount}}", server).stdout == "1\n"
+
+
+def test_a_client_that_fails_gives_the_stack_its_exit_code(stack):
+    code, output = stack(ONE, ENV_ID="StackCubes-v1").run("up", "--exit-code-from", "sim")
+    assert code == 2
+    assert "Did you mean StackCube-v1?" in output
+
+
+def test_a_checkpoint_that_is_not_there_is_named_before_anything_starts(stack):
+    one = stack(ONE, CHECKPOINT="/no/such/step")
+    code, output = one.run("up", "--exit-code-from", "sim")
+    assert code != 0
+    assert "/no/such/step" in output
+    assert not any(state_of(name) == "running" for name in containers(one, "server"))
+    assert containers(one, "sim") == [] or all(state_of(name) == "created" for name in containers(one, "sim"))
+
+
+def test_a_server_that_cannot_serve_ends_the_stack_with_its_reason(stack, tmp_path):
+    empty = tmp_path / "29999"
+    empty.mkdir()
+    for place in (empty, *empty.parents[:3]):
+        place.chmod(0o755)
+    one = stack(ONE, CHECKPOINT=empty)
+    code, _ = one.run("up", "--exit-code-from", "sim")
+    assert code != 0
+    (server,) = containers(one, "server")
+    logs = subprocess.run(["docker", "logs", server], capture_output=True, text=True)
+    assert "/checkpoint" in logs.stderr
+    assert not list(one.results.rglob("episodes.jsonl"))
+
+
+def test_a_port_that_is_taken_is_said(stack):
+    one = stack(ONE)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(one.environment["SERVER_PORT"])))
+        taken.listen()
+        code, output = one.run("up", "--exit-code-from", "sim")
+    assert code != 0
+    assert "address already in use" in output
+
+
+def test_ctrl_c_stops_everything_and_keeps_the_records(stack):
+    one = stack(ONE)
+    process = one.start("up", "--exit-code-from", "sim")
+    wait_for(lambda: list(one.results.rglob("episodes.jsonl")) and records(one.results), 600, process)
+    process.send_signal(2)
+    process.communicate(timeout=120)
+    assert all(state_of(name) == "exited" for name in (*containers(one, "server"), *containers(one, "sim")))
+    before = records(one.results)
+    code, output = one.run("up", "--exit-code-from", "sim")
+    assert code == 0, output
+    after = records(one.results)
+    assert after[: len(before)] == before
+    assert sorted(record["seed"] for record in after) == [0, 1, 2, 3]
+
+
+def state_of(container: str) -> str:
+    return run("docker", "inspect", "--format", "{{.State.Status}}", container).stdout.strip()
+
+
+def test_the_files_are_what_the_installed_compose_reads():
+    for compose in composes():
+        ended = subprocess.run([*compose, "config", "--quiet"], cwd=ROOT / "docker", capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr

@@ -70,6 +70,7 @@ def _build(engine: docker.DockerClient, image: Image, screen: Screen) -> None:
         buildargs={name: value for name, value in image.arguments.items() if value},
         network_mode=image.network,
         rm=True,
+        forcerm=True,  # also the container of a step that failed
         decode=True,
     )
     said: deque[str] = deque(maxlen=_LINES)

@@ -42,7 +42,15 @@ class Inputs:
         """What a resumed run must find unchanged."""
         tokenizer = hashlib.sha256(self.assets.tokenizer.model).hexdigest()[:16]
         fingerprint = self.assets.spec.policy.dataset_fingerprint
-        return RunFacts(fingerprint, tokenizer, skipped_frames=self.skipped_frames)
+        return RunFacts(fingerprint, tokenizer, skipped_frames=self.skipped_frames, sample_rows=self._sample_rows)
+
+    @property
+    def _sample_rows(self) -> str:
+        """Hash of the rows at which samples to train on and to validate on begin."""
+        digest = hashlib.sha256(self.loader.anchors.tobytes())
+        if self.validation is not None:
+            digest.update(b"validation" + self.validation.anchors.tobytes())
+        return digest.hexdigest()[:16]
 
 
 def open_inputs(

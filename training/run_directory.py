@@ -24,6 +24,7 @@ __all__ = ["MetricsLog", "RunExists", "RunFacts", "begin_run", "check_run", "joi
 
 _RUN_FILE = "run.json"
 _METRICS_FILE = "metrics.jsonl"
+_UNFINISHED = ".new"
 _VISIBLE_SECONDS = 60
 """A file that another machine wrote to a shared disk may take so long to be seen."""
 _MAY_CHANGE = frozenset(
@@ -51,6 +52,8 @@ class RunFacts:
     """Drawn when the run began."""
     skipped_frames: int = 0
     """Frames of all cameras that cannot be decoded and are not trained on (`--skip-corrupt`)."""
+    sample_rows: str = ""
+    """Hash of the rows at which samples begin; empty in a run of before it was noted, which is not compared."""
 
 
 def run_directory(runs: Path, experiment: Experiment, name: str) -> Path:
@@ -74,27 +77,34 @@ def check_run(directory: Path, experiment: Experiment, *, overwrite: bool, resum
         if not is_run:
             raise CannotResume(f"There is no run at {directory} to resume. Leave out --resume to start it.")
         _check_settings(directory, experiment)
-    elif directory.exists() and not overwrite:
+    elif not directory.exists() or _is_empty(directory):
+        return
+    elif not overwrite:
         raise RunExists(
             f"The run {directory} exists. Pass --resume to go on with it, --overwrite to delete it and start anew, "
             "or another --exp-name."
         )
-    elif directory.exists() and not is_run and any(directory.iterdir()):
+    elif not is_run:
         raise RunExists(f"{directory} is no run (it has no {EXPERIMENT_FILE}), so --overwrite does not delete it.")
+
+
+def _is_empty(directory: Path) -> bool:
+    """Whether it holds nothing but what a run that was killed as it began had not finished writing."""
+    return directory.is_dir() and all(path.name == f"{EXPERIMENT_FILE}{_UNFINISHED}" for path in directory.iterdir())
 
 
 def begin_run(directory: Path, experiment: Experiment, facts: RunFacts, *, overwrite: bool, resume: bool) -> RunFacts:
     """Make the run's folder, or go on with it; returns the facts with the run's id.
 
     Raises:
-        RunExists, CannotResume: as `check_run`, and when the data or the tokenizer is not what the run began with.
+        RunExists, CannotResume: as `check_run`, and when the data, the frames of it that can be decoded or the
+            tokenizer are not what the run began with.
     """
     check_run(directory, experiment, overwrite=overwrite, resume=resume)
     if resume:
         facts = _check_facts(directory, facts)
     else:
-        if directory.exists():
-            shutil.rmtree(directory)
+        _delete(directory)
         directory.mkdir(parents=True)
         facts = replace(facts, run_id=secrets.token_hex(8))
     _write_whole(directory / EXPERIMENT_FILE, experiment.to_json())  # from here on --overwrite knows it for a run
@@ -103,11 +113,25 @@ def begin_run(directory: Path, experiment: Experiment, facts: RunFacts, *, overw
     return facts
 
 
+def _delete(directory: Path) -> None:
+    """At once, by another name: half a run would be one that no flag deletes. What a kill left of it goes with it."""
+    replaced = directory.with_name(f".{directory.name}.replaced")  # no run's name begins with a dot
+    if replaced.exists():
+        shutil.rmtree(replaced)
+    if directory.exists():
+        directory.rename(replaced)
+        shutil.rmtree(replaced)
+
+
 def _write_whole(path: Path, text: str) -> None:
     """A kill or a full disk leaves what was there before: without it a run could not be resumed."""
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
+    fresh = path.with_name(f"{path.name}{_UNFINISHED}")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def join_run(directory: Path, facts: RunFacts, run_id: str) -> RunFacts:
@@ -120,7 +144,7 @@ def join_run(directory: Path, facts: RunFacts, run_id: str) -> RunFacts:
 
     Raises:
         ProcessesDiffer: the folder is not the one that process 0 sees.
-        CannotResume: the data or the tokenizer is not what process 0 has.
+        CannotResume: the data, the frames that can be decoded or the tokenizer are not what process 0 has.
     """
     until = time.monotonic() + _VISIBLE_SECONDS
     while _run_id(directory) != run_id:
@@ -185,6 +209,13 @@ def _check_facts(directory: Path, facts: RunFacts) -> RunFacts:
                 f"The {what} is not the one that the run {directory} began with. "
                 f"Pass that one, or start anew with --overwrite or another --exp-name."
             )
+    if before.sample_rows and before.sample_rows != facts.sample_rows:
+        raise CannotResume(
+            f"The run {directory} began without {before.skipped_frames} frames that could not be decoded; here "
+            f"{facts.skipped_frames} cannot be, and the rows that are left to train on are not the same. Every process "
+            "and every --resume needs the same ones: copy the dataset from where the run began, or start anew with "
+            "--overwrite or another --exp-name."
+        )
     return before
 
 

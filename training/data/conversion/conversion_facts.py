@@ -9,9 +9,9 @@ import numpy as np
 from policy_protocol.spec import StateField
 from training.data.conversion.demonstrations import Demonstrations
 from training.data.conversion.recording import EpisodeEntry
+from training.data.lerobot.content_hash import ContentHash
 from training.data.lerobot.dataset import Dataset
 from training.data.lerobot.facts import CameraFacts, DatasetFacts, write_facts
-from training.data.lerobot.fingerprint import fingerprint
 from training.data.lerobot.writing.dataset_writer import DatasetWriter
 from training.data.statistics.norm_stats import NORM_STATS_FILE, compute_norm_stats
 from training.pi05.transforms.normalization import write_norm_stats
@@ -60,7 +60,7 @@ def write_conversion_facts(
         },
         demonstration_seeds=tuple(entry.seed for entry in entries if entry.seed is not None),
         frame_stride=first.frame_stride,
-        fingerprint=fingerprint(dataset),
+        fingerprint=ContentHash(dataset).hex,
         versions=first.versions,
     )
     write_norm_stats(writer.root / NORM_STATS_FILE, compute_norm_stats(dataset))

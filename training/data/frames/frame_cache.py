@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +17,14 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from training.data.errors import FrameCacheUnusable, FrameCorrupt
+from training.data.frames.cache_plan import CachePlan, plan_cache
 from training.data.frames.frame_cache_build import build_camera, check_room
 from training.data.frames.manifest import Manifest, check_content, read_manifest
 from training.data.frames.read_ahead import read_ahead
 from training.data.lerobot.dataset import Dataset
-from training.data.lerobot.fingerprint import fingerprint
 from training.pi05.download import cache_directory
 
-__all__ = ["FrameCache", "default_cache_root", "open_frame_cache"]
+__all__ = ["FrameCache", "default_cache_root", "open_frame_cache", "open_frame_caches"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def open_frame_cache(
 
     Each camera is built under a temporary name and renamed when complete; an interrupted build goes on where it
     stopped, and frames without a manifest, of an earlier version's cache, are built anew. Size and progress are shown
-    on standard error.
+    on standard error. Frames that could not be decoded are tried again, and their camera is built anew if some now can.
 
     Args:
         dataset: every camera of it is cached.
@@ -96,31 +96,42 @@ def open_frame_cache(
         FrameCorrupt: a frame cannot be decoded; names file, episode, frame and row.
         FrameCacheUnusable: not enough room on the disk, or a cache that is damaged or of another dataset.
     """
-    content = fingerprint(dataset)
-    directory = Path(root) / f"{content[:16]}-{height}x{width}"
-    shape = (int(dataset.rendered.sum()), height, width, 3)
-    paths = {key: directory / f"{key.replace('/', '.')}.npy" for key in dataset.cameras}
-    missing = {key: path for key, path in paths.items() if not path.exists() or _manifest_of(path) is None}
-    if missing:
+    return open_frame_caches([dataset], root, height=height, width=width, skip_corrupt=skip_corrupt)[0]
+
+
+def open_frame_caches(
+    datasets: Sequence[Dataset],
+    root: str | os.PathLike[str],
+    *,
+    height: int,
+    width: int,
+    skip_corrupt: bool = False,
+) -> list[FrameCache]:
+    """The cache of each dataset, as `open_frame_cache`; whether there is room for all is known before one is built."""
+    plans = [plan_cache(dataset, Path(root), height, width) for dataset in datasets]
+    unbuilt = {plan.directory: plan for plan in plans if plan.missing}
+    for directory in unbuilt:
         directory.mkdir(parents=True, exist_ok=True)
-        check_room(directory, shape, len(missing))
-    for key, path in missing.items():
-        path.unlink(missing_ok=True)
-        build_camera(dataset, key, path, shape, content, skip_corrupt=skip_corrupt)
-    manifests = {key: _manifest(path, content) for key, path in paths.items()}
-    images = {key: _open(path, shape, manifests[key]) for key, path in paths.items()}
-    slots = np.cumsum(dataset.rendered, dtype=np.int64) - 1
-    cache = FrameCache(directory, images, slots, {key: part.corrupt for key, part in manifests.items()})
-    _count_corrupt(dataset, cache, skip_corrupt)
+    if unbuilt:
+        check_room(Path(root), list(unbuilt.values()))
+    for plan in unbuilt.values():
+        for key in plan.missing:
+            plan.path(key).unlink(missing_ok=True)
+            build_camera(plan, key, skip_corrupt=skip_corrupt)
+    return [_opened(plan, skip_corrupt) for plan in plans]
+
+
+def _opened(plan: CachePlan, skip_corrupt: bool) -> FrameCache:
+    manifests = {key: _manifest(plan.path(key), plan.content) for key in plan.dataset.cameras}
+    images = {key: _open(plan.path(key), plan.shape, manifest) for key, manifest in manifests.items()}
+    slots = np.cumsum(plan.dataset.rendered, dtype=np.int64) - 1
+    cache = FrameCache(plan.directory, images, slots, {key: part.corrupt for key, part in manifests.items()})
+    _count_corrupt(plan.dataset, cache, skip_corrupt)
     return cache
 
 
-def _manifest_of(path: Path) -> Manifest | None:
-    return read_manifest(path.with_suffix(".json"))
-
-
 def _manifest(path: Path, content: str) -> Manifest:
-    manifest = _manifest_of(path)
+    manifest = read_manifest(path.with_suffix(".json"))
     assert manifest is not None, "built where it was missing"
     if manifest.fingerprint != content:
         raise FrameCacheUnusable(
@@ -150,7 +161,7 @@ def _count_corrupt(dataset: Dataset, cache: FrameCache, skip_corrupt: bool) -> N
         return
     first = next(reason for places in cache.corrupt.values() for reason in places.values())
     if not skip_corrupt:
-        raise FrameCorrupt(first)
+        raise FrameCorrupt(f"{first} (Noted in {cache.directory}: remove that folder to decode every frame again.)")
     print(
         f"Skipped {cache.corrupt_frames} of {len(cache.images) * (cache.slots[-1] + 1)} frames of {dataset.root} that "
         f"cannot be decoded. The first: {first}",

@@ -68,7 +68,7 @@ class DatasetFacts:
     frame_stride: int = 1
     """Every how many steps a frame was really rendered; the rows between repeat the last one."""
     fingerprint: str = ""
-    """SHA-256 over the columns and the stored frames (`training.data.lerobot.fingerprint`)."""
+    """SHA-256 over the columns and the stored frames when they were converted (`ContentHash`)."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package versions of the recording."""
 

@@ -1,67 +1,88 @@
-"""The content hash of a dataset: what a cache is keyed by and what a checkpoint remembers of its data."""
+"""What a cache is keyed by and what a checkpoint remembers of its data: the hash of a dataset's content.
+
+A dataset is read whole for it once. The hash is noted in the user's cache with the size and the time of every file, and
+believed for as long as none of them changes. `meta/chunkwire.json` has one too, of the conversion: what was changed
+since is not in it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from weakref import WeakKeyDictionary
 
-from training.data.errors import FrameCorrupt
+from training.data.lerobot.content_hash import ContentHash
 from training.data.lerobot.dataset import Dataset
-from training.data.lerobot.image_frames import iterate_stored_images
-from training.data.lerobot.metadata import Episode
+from training.pi05.download import cache_directory
 
 __all__ = ["fingerprint"]
 
-_BLOCK = 1 << 20
-_MISSING = b"missing"
+_LARGE = 1 << 30
+"""Bytes that take long enough to hash that a user wants to know."""
+_KNOWN: WeakKeyDictionary[Dataset, str] = WeakKeyDictionary()
 
 
 def fingerprint(dataset: Dataset) -> str:
     """SHA-256 (hex) over the number columns, the task texts and the stored frames, in the order of the rows.
 
-    The container does not count: v2.1 and v3.0 with the same images have the same fingerprint. A conversion stores it
-    in the dataset's facts, which are believed; for a plain dataset all of it is read. Nothing is decoded.
-
-    A frame or a video that is missing counts as such: decoding names it.
+    The container does not count: v2.1 and v3.0 with the same images have the same fingerprint. Read once, see above;
+    for one `Dataset` it stays what it was when it was first asked for.
 
     Raises:
         DatasetInvalid: a column cannot be read.
     """
-    if dataset.facts is not None and dataset.facts.fingerprint:
-        return dataset.facts.fingerprint
-    digest = hashlib.sha256()
-    for key in sorted(dataset.features):
-        feature = dataset.features[key]
-        digest.update(f"{key}:{feature.dtype}:{feature.shape}\n".encode())
-        if feature.dtype == "video":
-            _hash_videos(dataset, key, digest)
-        elif feature.dtype == "image":
-            for episode in dataset.episodes:
-                _hash_images(dataset, episode, key, digest)
-        elif feature.dtype == "string":
-            digest.update("\n".join(map(str, dataset.column(key).ravel())).encode())
-        else:
-            digest.update(dataset.column(key).tobytes())
-    digest.update("\n".join(f"{index}:{task}" for index, task in sorted(dataset.metadata.tasks.items())).encode())
-    return digest.hexdigest()
+    if dataset not in _KNOWN:
+        _KNOWN[dataset] = _noted_or_read(dataset)
+    return _KNOWN[dataset]
 
 
-def _hash_images(dataset: Dataset, episode: Episode, key: str, digest: hashlib._Hash) -> None:
-    done = 0
-    while done < episode.length:
-        try:
-            for data in iterate_stored_images(dataset.root, episode, key, range(done, episode.length)):
-                digest.update(data)
-                done += 1
-        except FrameCorrupt:
-            digest.update(_MISSING)
-            done += 1
+def _noted_or_read(dataset: Dataset) -> str:
+    files = _files(dataset.root)
+    stamp = hashlib.sha256(repr(files).encode()).hexdigest()
+    note = _note(dataset.root)
+    try:
+        noted = json.loads(note.read_text(encoding="utf-8"))
+        if noted["files"] == stamp:
+            return str(noted["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not read yet, or the note is damaged
+    size = sum(file[1] for file in files)
+    if size > _LARGE:
+        print(f"Hashing {dataset.root}, {size / 1e9:.1f} GB, once until a file of it changes", file=sys.stderr)
+    content = ContentHash(dataset)
+    if content.complete:
+        _write(note, {"root": str(dataset.root.resolve()), "files": stamp, "fingerprint": content.hex})
+    return content.hex
 
 
-def _hash_videos(dataset: Dataset, key: str, digest: hashlib._Hash) -> None:
-    for path in dict.fromkeys(episode.videos[key].path for episode in dataset.episodes):
-        if not path.is_file():
-            digest.update(_MISSING)
-            continue
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
+def _files(root: Path) -> list[tuple[str, int, int]]:
+    """Path below the root, size in bytes and time of change in nanoseconds of every file."""
+    found = []
+    for part in ("data", "images", "meta", "videos"):
+        for folder, _, names in os.walk(root / part, followlinks=True):
+            for path in (Path(folder, name) for name in names):
+                if path.is_file():
+                    status = path.stat()
+                    found.append((str(path.relative_to(root)), status.st_size, status.st_mtime_ns))
+    return sorted(found)
+
+
+def _note(root: Path) -> Path:
+    name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    return cache_directory() / "fingerprints" / f"{name}.json"
+
+
+def _write(note: Path, document: dict[str, str]) -> None:
+    """Without it the dataset is read again the next time, no more."""
+    fresh = note.with_suffix(f".{os.getpid()}.new")
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(json.dumps(document), encoding="utf-8")
+        fresh.replace(note)
+    except OSError:
+        with suppress(OSError):
+            fresh.unlink()

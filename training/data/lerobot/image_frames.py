@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from training.data.errors import FrameCorrupt
 from training.data.lerobot.metadata import Episode
@@ -33,6 +33,8 @@ def iterate_images(
         try:
             with Image.open(io.BytesIO(data)) as image:
                 yield np.asarray(image.convert("RGB"))
+        except UnidentifiedImageError as error:  # its own words name an object in memory
+            raise _corrupt(episode, key, frame, "its bytes are not those of an image") from error
         except (OSError, SyntaxError, ValueError) as error:
             raise _corrupt(episode, key, frame, str(error)) from error
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from training.data.errors import DatasetInvalid
-from training.data.frames.frame_cache import FrameCache, open_frame_cache
+from training.data.frames.frame_cache import FrameCache, open_frame_caches
 from training.data.lerobot.dataset import Dataset
 from training.data.lerobot.hub import find_dataset
 from training.data.loading.held_out import check_fraction, held_out_episodes
@@ -77,10 +77,9 @@ class TrainingData:
             batch_size: samples in a batch.
             skip_corrupt: train without the frames that cannot be decoded, and count them.
         """
-        caches = [
-            open_frame_cache(dataset, cache_root, height=height, width=width, skip_corrupt=skip_corrupt)
-            for dataset in self.mixture.datasets
-        ]
+        caches = open_frame_caches(
+            self.mixture.datasets, cache_root, height=height, width=width, skip_corrupt=skip_corrupt
+        )
 
         def make(episodes: Sequence[Sequence[int]]) -> Loader | MixedLoader:
             return self._loader(caches, episodes, action_horizon, batch_size)

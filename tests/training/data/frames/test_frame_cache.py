@@ -21,6 +21,7 @@ from training.data import (
     open_frame_cache,
 )
 from training.data.frames import frame_cache_build
+from training.data.frames.frame_cache import open_frame_caches
 from training.pi05.transforms.images import resize_with_pad
 
 FIXTURES = Path(__file__).parents[3] / "data" / "lerobot"
@@ -132,8 +133,9 @@ def test_a_corrupt_image_is_named_with_file_and_row(tmp_path, damage):
     pq.write_table(table.set_column(0, "image", pa.array(cells, table.schema.field("image").type)), path)
     dataset = Dataset(root)
     named = r"Frame 5 of episode 1 \(row 18, camera 'image'\) in .*episode_000001\.parq.*, or pass --skip-corrupt\.$"
-    with pytest.raises(FrameCorrupt, match=named):
+    with pytest.raises(FrameCorrupt, match=named) as error:
         open_frame_cache(dataset, tmp_path / "cache", **SIZE)
+    assert "object at" not in error.value.message
     cache = open_frame_cache(dataset, tmp_path / "cache", **SIZE, skip_corrupt=True)
     assert list(cache.corrupt["image"]) == [18]
     assert np.flatnonzero(~cache.usable).tolist() == [18]
@@ -157,8 +159,50 @@ def test_skipped_frames_are_counted_and_are_no_samples(tmp_path, capsys):
     assert cache.corrupt_frames == 9
     loader = Loader(dataset, cache, action_horizon=2, batch_size=4, seed=0)
     assert loader.anchors.tolist() == [*range(13), *range(22, 39)]
-    with pytest.raises(FrameCorrupt, match="Frame 0 of episode 1"):  # a run that did not ask to skip them
+    with pytest.raises(FrameCorrupt, match="Frame 0 of episode 1") as error:  # a run that did not ask to skip them
         open_frame_cache(dataset, tmp_path / "cache", **SIZE)
+    assert error.value.message.endswith(
+        f" (Noted in {cache.directory}: remove that folder to decode every frame again.)"
+    )
+
+
+def test_a_frame_that_can_be_decoded_again_is_left_out_no_longer(dataset, tmp_path, monkeypatch, capsys):
+    frames = Dataset.frames
+
+    def unreadable(self, key, episode, wanted=None):
+        for number in wanted:
+            if (key, episode, number) == ("image", 1, 5):
+                raise FrameCorrupt("the disk did not answer")
+            yield from frames(self, key, episode, [number])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dataset, "frames", unreadable)
+        for _ in range(2):  # nothing is decoded anew for as long as it stays so
+            cache = open_frame_cache(dataset, tmp_path, **SIZE, skip_corrupt=True)
+            assert cache.corrupt == {"image": {18: "the disk did not answer"}, "wrist_image": {}}
+        assert capsys.readouterr().err.count("decoding anew") == 0
+    cache = open_frame_cache(dataset, tmp_path, **SIZE)
+    assert cache.corrupt_frames == 0
+    np.testing.assert_array_equal(
+        cache.gather("image", np.array([18]))[0], resize_with_pad(dataset.frame("image", 18), 28, 28)
+    )
+    assert (
+        f"Frames in {cache.directory / 'image.npy'} could not be decoded before and now can be: decoding anew\n"
+        f"Decoding 1 x 39 frames into {cache.directory}: 0.00 GB"
+    ) in capsys.readouterr().err
+
+
+def test_a_repaired_dataset_has_another_cache_than_the_damaged_one(tmp_path):
+    """Also where the facts of its conversion stayed the same."""
+    root = Path(shutil.copytree(FIXTURES / "lerobot_v21_video", tmp_path / "data"))
+    video = root / "videos/chunk-000/image/episode_000001.mp4"
+    whole = video.read_bytes()
+    video.write_bytes(whole[:500])
+    damaged = open_frame_cache(Dataset(root), tmp_path / "cache", **SIZE, skip_corrupt=True)
+    video.write_bytes(whole)
+    repaired = open_frame_cache(Dataset(root), tmp_path / "cache", **SIZE)
+    assert damaged.directory != repaired.directory
+    assert repaired.corrupt_frames == 0
 
 
 def test_a_damaged_cache_is_named(dataset, tmp_path):
@@ -227,3 +271,35 @@ def test_a_full_disk_is_noticed_before_decoding(dataset, tmp_path, monkeypatch):
         FrameCacheUnusable, match=r"The decoded frames need 0\.0 GB but .*Set CHUNKWIRE_CACHE to a folder"
     ):
         open_frame_cache(dataset, tmp_path, **SIZE)
+
+
+def test_the_room_for_all_datasets_of_a_mixture_is_asked_for_at_once(dataset, tmp_path, monkeypatch):
+    other = Dataset(FIXTURES / "lerobot_v30_video")
+    usage, one = shutil.disk_usage(tmp_path), 2 * 39 * 28 * 28 * 3
+    monkeypatch.setattr(frame_cache_build.shutil, "disk_usage", lambda path: usage._replace(free=one))
+    with pytest.raises(FrameCacheUnusable, match=r"^The decoded frames need 0\.0 GB but "):
+        open_frame_caches([dataset, other], tmp_path, **SIZE)
+    assert not list(tmp_path.rglob("*.npy"))
+    open_frame_caches([dataset, dataset], tmp_path, **SIZE)  # the same one twice is decoded once
+
+
+def test_a_disk_that_fills_while_frames_are_decoded_ends_with_words(dataset, tmp_path, no_room_for_files_beyond):
+    """A map of a file that has no room for its pages kills the process; so the room is taken before."""
+    with (
+        no_room_for_files_beyond(10_000),
+        pytest.raises(
+            FrameCacheUnusable, match=r"The decoded frames need 0\.0 GB but .* Set CHUNKWIRE_CACHE to a folder"
+        ),
+    ):
+        open_frame_cache(dataset, tmp_path, **SIZE)
+
+
+def test_every_page_of_an_unfinished_array_has_its_room(dataset, tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Dataset, "frames", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_frame_cache(dataset, tmp_path, **SIZE)
+    (partial,) = tmp_path.rglob("*.partial")
+    assert partial.stat().st_blocks * 512 >= partial.stat().st_size > 39 * 28 * 28 * 3

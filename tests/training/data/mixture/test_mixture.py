@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from training.data import CameraFacts, DatasetFacts, DatasetInvalid, DatasetsDiffer, Mixture, MixturePart, open_data
 from training.data.lerobot.dataset import Dataset
 from training.data.lerobot.facts import write_facts
+from training.data.lerobot.fingerprint import fingerprint
 
 FIXTURE = Path(__file__).parents[3] / "data" / "lerobot" / "lerobot_v30_image"
 FACTS = DatasetFacts(
@@ -104,9 +106,15 @@ def test_facts_of_a_mixture_are_those_of_all(copy):
     assert mixture.tasks == mixture.datasets[0].tasks
 
 
-def test_contents_and_weights_decide_the_fingerprint(copy):
-    one, two = copy("one", facts=FACTS), copy("two", facts=dataclasses.replace(FACTS, fingerprint="b"))
-    assert Mixture([one]).fingerprint == "a"
+def test_contents_and_weights_decide_the_fingerprint(copy, tmp_path):
+    one = copy("one")
+    assert Mixture([one]).fingerprint == fingerprint(one.dataset)
+    tasks = tmp_path / "two" / "meta/tasks.parquet"
+    copy("two")
+    table = pq.read_table(tasks)
+    text = next(name for name in table.column_names if name != "task_index")
+    pq.write_table(table.set_column(table.column_names.index(text), text, [["stack", "unstack"]]), tasks)
+    two = MixturePart(Dataset(tasks.parents[1]))
     heavier = dataclasses.replace(two, weight=2.0)
     assert len({Mixture(parts).fingerprint for parts in ([one], [one, two], [one, heavier], [two, one])}) == 4
     both_heavier = [dataclasses.replace(one, weight=2.0), heavier]

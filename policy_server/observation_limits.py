@@ -14,6 +14,8 @@ __all__ = ["Container", "require_modest"]
 
 MOST_ENTRIES = 1_000
 """Of a row, those of maps and lists inside it included. The largest robots of openpi send about twenty."""
+MOST_ENTRIES_IN_ALL = 50_000
+"""Of all rows: each is looked at and copied on the event loop, which takes a quarter of a second for a million."""
 MOST_DEPTH = 8
 """Of maps and lists in each other; openpi's ALOHA has two."""
 MOST_KEY_LENGTH = 200
@@ -41,6 +43,11 @@ def require_modest(
         items += sum(len(part) * times for part, times in level)
         if items > MOST_ENTRIES * rows:
             raise InvalidObservation(f"The observation has more than {MOST_ENTRIES:,} entries. Send the policy's own.")
+        if items > MOST_ENTRIES_IN_ALL:
+            raise InvalidObservation(
+                f"The {rows} observations have more than {MOST_ENTRIES_IN_ALL:,} entries in all. "
+                "Send the policy's own, or fewer rows."
+            )
         if any(len(key) > MOST_KEY_LENGTH for part, _ in level for key in _keys(part)):
             raise InvalidObservation(f"The observation has a key of more than {MOST_KEY_LENGTH} characters.")
         level = [inner for part, times in level for inner in _inner(part, times, inside)]

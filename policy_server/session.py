@@ -103,6 +103,8 @@ class Session:
         if not is_envelope(message):
             require_modest(message)
             return Question((message,), None, False, None, encoding, None)
+        if isinstance(batch := message.get("batch"), int):
+            self.rows(batch)  # before each row's seed and moment are read
         return self.admit(InferRequest.from_wire(message), encoding)
 
     def admit(self, request: InferRequest, encoding: ArrayEncoding = ArrayEncoding.OPENPI) -> Question:
@@ -125,8 +127,16 @@ class Session:
         )
 
     def rows(self, batch: int | None) -> int:
-        """Rows of a request with this batch, or the most that it may have."""
-        return 1 if batch is None else min(batch, self._max_batch)
+        """Rows of a request with this batch, one at least: a batch of none is refused where the request is read.
+
+        Raises:
+            InvalidObservation: they are too many.
+        """
+        if batch is not None and batch > self._max_batch:
+            raise InvalidObservation(
+                f"batch is {batch} but this server takes at most {self._max_batch} rows in one request.", field="batch"
+            )
+        return max(1, batch or 1)
 
     def reply(self, question: Question, chunk: ActionChunk) -> InferReply:
         """The reply to an envelope, with the time since it arrived."""
@@ -162,11 +172,6 @@ class Session:
 
     def _split(self, request: InferRequest) -> tuple[Observation, ...]:
         assert request.batch is not None
-        if request.batch > self._max_batch:
-            raise InvalidObservation(
-                f"batch is {request.batch} but this server takes at most {self._max_batch} rows in one request.",
-                field="batch",
-            )
         return tuple(
             {key: _row_of(key, value, row, request.batch) for key, value in request.observation.items()}
             for row in range(request.batch)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -23,14 +23,16 @@ from policy_protocol.jpeg import JpegImage
 
 __all__ = ["MAX_ITEMS", "ArrayEncoding", "Decoded", "pack", "read_array", "unpack"]
 
-Container = TypeVar("Container", list[Any], dict[Any, Any])
-
 _SAFE_KINDS = frozenset("biufSU")
 """numpy dtype kinds that travel: bool, signed, unsigned, float, bytes and text."""
 _MAX_DIMENSIONS = 32
 MAX_ITEMS = 1_000_000
 """Most list items and map entries in one message. Arrays travel as bytes, so a real request has a few dozen; without
 a bound, 4 MB of empty maps keep a processor busy for seconds."""
+
+_LIST_COSTS, _MAP_COSTS = 10, 50
+"""A container counts as so many items beside its own, and a map that is an array as two maps: the costliest message
+that is read takes about 50 ms, in which a server answers nobody else."""
 
 _MAX_HOLLOW_BYTES = 1_000_000
 """Most bytes that an array without elements may promise with its other lengths: `(10**9, 0)` costs its sender nothing,
@@ -74,7 +76,7 @@ def unpack(data: bytes | bytearray | memoryview) -> Decoded:
     hook = _ArrayHook()
     try:
         value = msgpack.unpackb(
-            data, object_hook=hook, list_hook=hook.count, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS
+            data, object_hook=hook, list_hook=hook.count_list, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS
         )
     except CodecError:
         raise
@@ -151,27 +153,34 @@ class _ArrayHook:
         self.encoding: ArrayEncoding | None = None
         self._items = 0
 
-    def count(self, container: Container) -> Container:
-        """Refuse a message of too many items while it is being read. A container itself counts as ten items."""
-        self._items += 10 + len(container)
+    def count_list(self, items: list[Any]) -> list[Any]:
+        """msgpack's `list_hook`: refuses a message of too many items while it is being read."""
+        self._count(_LIST_COSTS + len(items))
+        return items
+
+    def _count(self, items: int) -> None:
+        self._items += items
         if self._items > MAX_ITEMS:
             raise CodecError(f"The message has too many parts ({MAX_ITEMS:,}). Send numbers as numpy arrays.")
-        return container
 
     def __call__(self, raw: dict[Any, Any]) -> object:
-        self.count(raw)
+        self._count(_MAP_COSTS + len(raw))
         fields = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in raw.items()}
         if "__ndarray__" in fields or "__npgeneric__" in fields:
-            self.encoding = self.encoding or ArrayEncoding.OPENPI
+            self._array_of(ArrayEncoding.OPENPI)
             return _array(fields, "dtype") if "__ndarray__" in fields else _openpi_scalar(fields)
         if "nd" in fields and "type" in fields:
-            self.encoding = self.encoding or ArrayEncoding.MSGPACK_NUMPY
+            self._array_of(ArrayEncoding.MSGPACK_NUMPY)
             return _array(fields, "type") if fields["nd"] else _bytes_scalar(fields)
         if "__jpeg__" in fields:
             return _jpeg(fields)
         if fields.get("complex") is True:
             raise CodecError("Complex numbers are refused; send their real and imaginary parts as floats.")
         return raw
+
+    def _array_of(self, encoding: ArrayEncoding) -> None:
+        self._count(_MAP_COSTS)
+        self.encoding = self.encoding or encoding
 
 
 def _dtype(name: object) -> np.dtype[Any]:

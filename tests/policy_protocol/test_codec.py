@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from policy_protocol import ArrayEncoding, pack, unpack
 from policy_protocol.errors import CodecError
+from policy_protocol.jpeg import JpegImage
 
 RECORDED = json.loads((Path(__file__).parents[1] / "data/openpi/msgpack.json").read_text())
 BOTH = pytest.mark.parametrize("encoding", list(ArrayEncoding))
@@ -179,7 +180,9 @@ def test_decoded_arrays_share_the_messages_memory_and_are_read_only():
     [
         (b"\xdd" + (2**31).to_bytes(4, "big"), "is not valid msgpack: 2147483648 exceeds max_array_len"),
         (b"\xdf" + (2**31).to_bytes(4, "big"), "is not valid msgpack: 2147483648 exceeds max_map_len"),
-        (msgpack.packb([{}] * 100_000), "has too many parts (1,000,000). Send numbers as numpy arrays."),
+        (msgpack.packb([{}] * 20_000), "has too many parts (1,000,000). Send numbers as numpy arrays."),
+        (pack([np.zeros(0)] * 10_000), "has too many parts (1,000,000). Send numbers as numpy arrays."),
+        (pack([np.float32(1)] * 10_000), "has too many parts (1,000,000). Send numbers as numpy arrays."),
         (msgpack.packb([[]] * 100_000), "has too many parts (1,000,000). Send numbers as numpy arrays."),
         (msgpack.packb([[0] * 100_000] * 11), "has too many parts (1,000,000). Send numbers as numpy arrays."),
     ],
@@ -187,6 +190,13 @@ def test_decoded_arrays_share_the_messages_memory_and_are_read_only():
 def test_a_message_of_too_many_parts_is_refused_before_it_is_read_whole(message, reason):
     with pytest.raises(CodecError, match=re.escape(reason)):
         unpack(message)
+
+
+def test_as_many_parts_as_a_large_batch_has_are_read():
+    rows = {name: [JpegImage(b"x")] * 1024 for name in ("one", "two", "three", "four")}
+    moments = [{"env_id": "PushCube-v1", "seed": 1, "step": 2}] * 1024
+    message = {"observation": {**rows, "state": [np.zeros(1)] * 1024, "prompt": ["x"] * 1024}, "episode": moments}
+    assert unpack(pack(message)).value["episode"] == moments
 
 
 def test_an_image_as_nested_lists_is_still_read():

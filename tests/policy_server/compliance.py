@@ -163,7 +163,7 @@ class Compliance:
         [
             ({f"key{number}": "x" for number in range(1001)}, "has more than 1,000 entries."),
             ({"deep": {"list": [list(range(4000)), list(range(4100))]}}, "has more than 1,000 entries."),
-            ({"maps": [[{"key": 1}] * 1000] * 8}, "has more than 1,000 entries."),
+            ({"maps": [[{"key": 1}] * 1000, *[[{}] * 1000] * 6]}, "has more than 1,000 entries."),
             ({"lists": in_each_other(list, 9)}, "has maps and lists in each other more than 8 deep."),
             ({"maps": in_each_other(dict, 9)}, "has maps and lists in each other more than 8 deep."),
             ({"k" * 201: "x"}, "has a key of more than 200 characters."),

@@ -86,6 +86,22 @@ def test_a_batch_that_does_not_fit_is_refused(session, request_, message):
         session.understand(pack(request_.to_wire()))
 
 
+def test_a_large_batch_of_more_entries_than_any_robots_is_refused_though_each_row_has_few():
+    request = InferRequest(1, {str(number): "x" for number in range(49)}, batch=1024)
+    with pytest.raises(InvalidObservation) as error:
+        Session(LIBERO).understand(pack(request.to_wire()))
+    assert error.value.message == (
+        "The 1024 observations have more than 50,000 entries in all. Send the policy's own, or fewer rows."
+    )
+    assert error.value.request_id == 1
+
+
+def test_a_batch_of_too_many_rows_is_refused_before_the_seed_of_each_is_read(session):
+    message = {"id": 1, "observation": {}, "batch": 9, "noise_seed": ["wrong"] * 9}
+    with pytest.raises(InvalidObservation, match="batch is 9 but this server takes at most 8 rows in one request"):
+        session.understand(pack(message))
+
+
 @pytest.mark.parametrize(
     ("frame", "message"),
     [("text", "not text"), (b"\xc1", "not valid msgpack"), (pack([1]), "a map of observations, not a list")],

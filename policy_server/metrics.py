@@ -149,6 +149,7 @@ class _Load:
 
     def seconds_for(self, rows: int) -> float | None:
         with self._lock:
+            self._forget()
             return self._busy_ns / 1e9 / self._rows * rows / self.replicas if self._rows else None
 
     def _forget(self) -> None:

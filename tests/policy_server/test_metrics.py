@@ -117,6 +117,8 @@ def test_batches_of_more_than_a_minute_ago_are_forgotten(monkeypatch):
         metrics.batch(4, 4, 0.1)
         now += 1
     assert metrics.seconds_for(10) == pytest.approx(0.25)
+    now += 61
+    assert metrics.seconds_for(10) is None  # nobody asked for the share of a server that was idle since
 
 
 def test_what_a_refused_request_is_told_takes_no_longer_after_many_batches():

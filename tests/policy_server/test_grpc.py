@@ -195,7 +195,8 @@ def test_the_rows_of_a_client_that_left_count_as_long_as_the_server_prepares_the
     rows = {key: value if isinstance(value, str) else np.stack([value] * 4) for key, value in observation.items()}
     url = server.url if scheme == "ws" else f"grpc://{server.grpc_address}"
     with PolicyClient(url) as client, pytest.raises(DeadlineExceeded):
-        client.infer(rows, batch=4, deadline_ms=300)
+        client.infer(rows, batch=4, deadline_ms=2000)
+    wait_until(lambda: policy.prepared)
     time.sleep(0.2)
     assert server.unanswered == 4
     policy.gate.set()
@@ -276,6 +277,15 @@ def test_statuses_carry_the_same_codes_and_fields(start, observation, channel_to
     code, error, text = error_of(lambda: stub.Infer(torn, timeout=10))
     assert (code, error.code, error.field) == (grpc.StatusCode.INVALID_ARGUMENT, "malformed", "observation/image")
     assert text == "An array of shape (96, 96, 3) and dtype uint8 holds 27648 bytes, not 27649."
+
+
+def test_a_batch_of_no_rows_is_told_so_and_not_of_its_entries(start, observation, channel_to):
+    stub = PolicyServiceStub(channel_to(start().grpc_address))
+    message = request_to_proto(InferRequest(0, observation))
+    message.batch = 0
+    _, error, text = error_of(lambda: stub.Infer(message, timeout=10))
+    assert (error.code, error.field) == ("malformed", "batch")
+    assert text == "batch must be a whole number from 1, not '0'."
 
 
 def test_a_policy_that_fails_is_internal_and_tells_no_secrets(start, observation, channel_to):

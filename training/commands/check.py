@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from training.check import Finding, check_dataset, findings_table
 from training.data import Dataset
+from training.data.lerobot.hub import find_dataset
 
 __all__ = ["check_command"]
 
@@ -20,7 +20,9 @@ _SEVERITIES = ("error", "warning", "note")
 
 
 def check_command(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of a LeRobot dataset.")],
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="LeRobot dataset: a folder, or a Hub id OWNER/NAME[@REVISION].")
+    ],
     action_horizon: Annotated[
         int | None, typer.Option(help="Steps of a chunk of the model to train: checks that episodes are longer.", min=1)
     ] = None,
@@ -28,7 +30,7 @@ def check_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Look for what makes a dataset unfit to train on; exit code 1 when an error is found."""
-    data = Dataset(dataset)
+    data = Dataset(find_dataset(dataset))
     findings = check_dataset(data, action_horizon=action_horizon, ignore=ignore_check or ())
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from training.data.lerobot.dataset import Dataset
+from training.data.lerobot.hub import find_dataset
 from training.data.statistics.norm_stats import NORM_STATS_FILE, compute_norm_stats
 from training.pi05.transforms.normalization import NormStats, write_norm_stats
 
@@ -17,10 +17,12 @@ __all__ = ["stats_command"]
 
 
 def stats_command(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of a LeRobot dataset.")],
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="LeRobot dataset: a folder, or a Hub id OWNER/NAME[@REVISION].")
+    ],
 ) -> None:
     """Compute the norm stats of a dataset, print them and write them to its meta/norm_stats.json."""
-    data = Dataset(dataset)
+    data = Dataset(find_dataset(dataset))
     stats = compute_norm_stats(data)
     console = Console(highlight=False)
     for key, entry in stats.items():

@@ -1,6 +1,7 @@
 """`train convert` and `train stats`, through typer."""
 
 import json
+import sys
 
 import h5py
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from training.commands.check import check_command
 from training.commands.convert import convert_command
 from training.commands.stats import stats_command
-from training.data import NORM_STATS_FILE, Dataset, OutputExists
+from training.data import NORM_STATS_FILE, Dataset, HubUnavailable, OutputExists
 
 
 @pytest.fixture
@@ -31,6 +33,7 @@ def run(*arguments):
     app = typer.Typer()
     app.command("convert")(convert_command)
     app.command("stats")(stats_command)
+    app.command("check")(check_command)
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -64,3 +67,12 @@ def test_a_lone_path_is_explained(recording):
     result = run("convert", recording)
     assert result.exit_code == 2
     assert "Name the recording and the dataset" in result.output
+
+
+@pytest.mark.parametrize("verb", ["check", "stats"])
+def test_a_dataset_may_be_named_by_its_id_on_the_hub(verb, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as far as a test gets without the Hub
+    error = run(verb, "robots/cubes").exception
+    assert isinstance(error, HubUnavailable)
+    assert error.message.startswith("There is no folder robots/cubes, and to download it from the Hugging Face Hub ")

@@ -17,6 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from policy_protocol.errors import ChunkwireError
+from training.exhaustion import NO_ROOM
 from training.experiment import Experiment
 from training.parallel.processes import EndedTogether
 from training.pi05.checkpoint.assets_item import AssetsHandler, SaveAssets
@@ -28,6 +29,9 @@ from training.retention import Retention
 from training.train_state import TrainState
 
 __all__ = ["CannotResume", "RunCheckpoints", "SaveFailed"]
+
+_SAVE_SECONDS = 6 * 60 * 60
+"""A save that is not done by then has failed. orbax allows 20 minutes; a full state on a slow disk takes longer."""
 
 
 class CannotResume(ChunkwireError):
@@ -67,6 +71,7 @@ class RunCheckpoints:
                 preservation_policy=Retention(directory, keep, experiment.keep_every),
                 create=False,
                 cleanup_tmp_directories=True,  # of saves that a kill or a full disk cut short
+                async_options=ocp.AsyncOptions(timeout_secs=_SAVE_SECONDS),
             ),
         )
 
@@ -144,10 +149,12 @@ class RunCheckpoints:
 
     def _failed(self, failure: Exception) -> SaveFailed:
         directory = self._manager.directory
-        steps = steps_in(Path(directory))
+        steps, number = steps_in(Path(directory)), _number(failure)
+        reason = str(failure)[:200].rstrip(".") if number is None else os.strerror(number)
         kept = f"Step {steps[-1]} is whole" if steps else "No step is saved yet"
+        remedy = "Make room on the disk" if number in NO_ROOM else "Mend that"
         return SaveFailed(
-            f"A step could not be saved in {directory} ({_reason(failure)}). {kept}. Make room on the disk, then "
+            f"A step could not be saved in {directory} ({reason or type(failure).__name__}). {kept}. {remedy}, then "
             f"{'go on with --resume' if steps else 'start anew with --overwrite'}."
         )
 
@@ -161,11 +168,11 @@ class RunCheckpoints:
         (folder / EXPERIMENT_FILE).write_text(self._experiment.to_json(), encoding="utf-8")
 
 
-def _reason(failure: Exception) -> str:
-    """What the system said, without the path of orbax's own file that it happened to say it of."""
+def _number(failure: Exception) -> int | None:
+    """The system's number of what happened; its words are without the path of orbax's own file that it happened to."""
     told = re.search(r"\[os_error_code='(\d+)'", str(failure))  # tensorstore's way of saying it
-    number = int(told[1]) if told else getattr(failure, "errno", None)
-    return str(failure)[:200] if number is None else os.strerror(number)
+    number: int | None = int(told[1]) if told else getattr(failure, "errno", None)
+    return number
 
 
 @contextmanager

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +17,7 @@ from training.commands.export import export_command
 from training.commands.list_experiments import list_command
 from training.commands.merge import merge_command
 from training.commands.stats import stats_command
+from training.exhaustion import explained
 from training.experiment import ExperimentInvalid
 
 __all__ = ["app", "main"]
@@ -30,7 +29,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Train a policy: `train EXPERIMENT --exp-name NAME`. The verbs below prepare its dataset.",
 )
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _VERBS = ("run", "list", "convert", "check", "stats", "merge", "export")
 
 app.command("list")(list_command)
@@ -142,24 +140,14 @@ def main() -> None:
             _require_experiment(sys.argv[1])
             sys.argv.insert(1, "run")
         app()
-    except ChunkwireError as error:
-        print(f"train: {error.message}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
+    except (ChunkwireError, OSError, RuntimeError) as error:
+        told = explained(error)
+        if not isinstance(told, ChunkwireError):
             raise
-        print(f"train: {_no_room(error)}", file=sys.stderr)
-        sys.exit(1)
+        print(f"train: {told.message}", file=sys.stderr)
+        sys.exit(told.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _no_room(error: OSError) -> str:
-    what = f"{error.filename} could not be written" if error.filename else "A file could not be written"
-    return (
-        f"{what} ({os.strerror(error.errno or 0)}). Make room on the disk, then repeat the command: a training run "
-        "goes on with --resume, or if it has no step yet begins anew with --overwrite."
-    )
 
 
 def _require_experiment(name: str) -> None:

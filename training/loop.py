@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from policy_protocol.json_tree import to_json
 from training.checkpoints import RunCheckpoints
 from training.data.loading.prefetch import Prefetch
-from training.divergence import Diverged, stop_if_diverged
+from training.divergence import Diverged, DivergenceWatch
 from training.experiment import Experiment
 from training.init_report import report_lines, write_report
 from training.initial_params import InitialParams
@@ -28,7 +28,7 @@ from training.parallel.stop_agreement import StopAgreement
 from training.run_directory import begin_run, check_run, join_run, run_directory
 from training.step_clock import StepClock
 from training.stop_signal import Stopped, StopSignal
-from training.telemetry import open_observers
+from training.telemetry import EveryProcess, open_observers
 from training.telemetry.sinks import import_wandb
 from training.train_state import TrainState
 
@@ -129,20 +129,23 @@ def _run(
     stop: StopSignal,
 ) -> None:
     step_function, first, last = make_parallel_step(experiment, mesh), int(state.step), experiment.steps - 1
-    clock, agreement = StepClock(experiment.batch_size), StopAgreement(mesh)
+    clock, agreement, processes = StepClock(experiment.batch_size), StopAgreement(mesh), EveryProcess(mesh)
+    divergence = DivergenceWatch(directory, inputs.samples)
     with Prefetch(lambda step: place_batch(mesh, inputs.samples(step)), first, experiment.steps, depth=2) as batches:
         for step in range(first, experiment.steps):
             samples = clock.waited(lambda: next(batches))
             state, metrics = step_function(state, key, samples)
             clock.began(metrics["loss"])
+            divergence.computed(step, metrics)
             stopped_by = agreement.on(stop.number)  # read once: it may change at any line
             save = step == last or stopped_by is not None or (step + 1) % experiment.save_every == 0
             if save or (step + 1) % experiment.log_every == 0:
-                record = clock.record(step, metrics)
-                stop_if_diverged(record, directory, samples)
+                record = processes.record(clock.record(step, metrics))
+                divergence.look(checkpoints.latest)
                 observers.logged(record)
-            with clock.untimed():
-                observers.stepped(step, state)
+            if observers.wants(step):
+                with clock.untimed():
+                    observers.stepped(step, state)
             if save:
                 checkpoints.save(state)
                 observers.saved(step, state)

@@ -24,9 +24,12 @@ class Observer:
     def logged(self, record: Record) -> None:
         """After every `log_every` steps, and before every save."""
 
+    def wants(self, step: int) -> bool:
+        """Whether it will be told of this step with its state. Only then is the device waited for."""
+        return False
+
     def stepped(self, step: int, state: TrainState) -> None:
-        """After every step, before it is saved. It must not read the state but on steps of its own choosing: reading
-        waits for the device. What it takes is left out of the step's time."""
+        """After a step that it wants, before it is saved. What it takes is left out of the step's time."""
 
     def saved(self, step: int, state: TrainState) -> None:
         """After a save of the step was started."""
@@ -56,9 +59,13 @@ class Observers(Observer):
         for observer in self._observers:
             observer.logged(record)
 
+    def wants(self, step: int) -> bool:
+        return any(observer.wants(step) for observer in self._observers)
+
     def stepped(self, step: int, state: TrainState) -> None:
         for observer in self._observers:
-            observer.stepped(step, state)
+            if observer.wants(step):
+                observer.stepped(step, state)
 
     def saved(self, step: int, state: TrainState) -> None:
         for observer in self._observers:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
@@ -11,11 +13,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 __all__ = ["TrainingProgress"]
 
+_SPEED_SECONDS = 3600
+"""The time left is reckoned from the steps of so long. rich looks at 30 s: less than lies between two logged steps of a
+large model, and then it knows no speed at all."""
+
 
 class TrainingProgress:
-    """Shows step, loss, step time, share of waiting and the time left."""
+    """Shows step, loss, step time, share of waiting and the time left, from the second logged step on.
 
-    def __init__(self, name: str, first: int, steps: int) -> None:
+    Args:
+        name: of the experiment.
+        first: step that the run begins or goes on with.
+        steps: of the whole run.
+        clock: seconds that pass.
+    """
+
+    def __init__(self, name: str, first: int, steps: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._live = Progress(
             TextColumn(name),
             BarColumn(),
@@ -24,6 +37,8 @@ class TrainingProgress:
             TimeRemainingColumn(),
             console=Console(file=sys.stderr),
             disable=not sys.stderr.isatty(),
+            speed_estimate_period=_SPEED_SECONDS,
+            get_time=clock,
         )
         self._steps = steps
         self._task = self._live.add_task(name, total=steps, completed=first, text="compiling the first step …")
@@ -48,7 +63,7 @@ class TrainingProgress:
         done = int(record["step"]) + 1
         self._live.update(self._task, completed=done, text=text)
         if self._live.disable:
-            print(f"step {done}/{self._steps}  {text}", file=sys.stderr, flush=True)
+            print(f"step {done}/{self._steps}  {text}{self._left()}", file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
         """A line of its own."""
@@ -56,3 +71,7 @@ class TrainingProgress:
             print(text, file=sys.stderr, flush=True)
         else:
             self._live.console.print(text)
+
+    def _left(self) -> str:
+        (task,) = self._live.tasks
+        return "" if task.time_remaining is None else f"  {timedelta(seconds=task.time_remaining)} left"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from training import checkpoints as checkpoints_module
 from training.checkpoints import CannotResume, RunCheckpoints, SaveFailed
 from training.experiment import Experiment
 from training.pi05.checkpoint.step_directory import Assets
@@ -302,6 +304,30 @@ def test_a_disk_that_is_full_during_a_save_leaves_the_step_before_to_go_on_from(
     assert error.value.message.endswith("). Step 700 is whole. Make room on the disk, then go on with --resume.")
     back = restored(tmp_path / "run", assets, experiment, jax.eval_shape(lambda: state))
     assert int(back.step) == 701
+
+
+def test_a_save_may_take_six_hours(tmp_path, assets, experiment):
+    """orbax says nowhere in public how long it waits; its own 20 minutes are too few for a full state."""
+    with RunCheckpoints(tmp_path, assets, experiment, "run") as checkpoints:
+        assert checkpoints._manager._checkpointer._async_manager._timeout_secs == 6 * 60 * 60
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "Make room on the disk"), (errno.EIO, "Mend that"), (errno.EROFS, "Mend that")],
+)
+def test_room_is_asked_for_where_room_is_lacking(tmp_path, assets, experiment, state, monkeypatch, number, remedy):
+    def fail(folder, assets):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(checkpoints_module, "write_assets", fail)
+    with RunCheckpoints(tmp_path, assets, experiment, "run") as checkpoints:
+        with pytest.raises(SaveFailed) as error:
+            saved_to_the_end(checkpoints, state)
+    assert error.value.message == (
+        f"A step could not be saved in {tmp_path} ({os.strerror(number)}). No step is saved yet. {remedy}, then start "
+        "anew with --overwrite."
+    )
 
 
 def test_the_best_step_and_every_so_many_stay_beside_the_latest(tmp_path, assets, experiment, state):

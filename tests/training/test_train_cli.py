@@ -186,6 +186,21 @@ def test_a_full_disk_is_one_plain_line(train, monkeypatch, error, what):
     )
 
 
+def test_a_device_without_memory_for_a_run_is_one_plain_line_that_says_what_takes_less(train, monkeypatch):
+    def exhaust(*arguments, **options):
+        jnp.zeros(2**50, jnp.uint8).block_until_ready()
+
+    monkeypatch.setattr("training.loop.train", exhaust)
+    assert train(NAME, "--exp-name", "a") == (
+        1,
+        "",
+        "train: A device has too little memory (Out of memory allocating 1125899906842624 bytes). Compute each batch "
+        "in more parts (--set accumulate_steps=…) or on more devices: a run with a saved step then goes on with "
+        "--resume. Or begin one with a smaller batch (--set batch_size=…). What the state alone takes: "
+        "train list --memory.\n",
+    )
+
+
 def test_an_interrupted_run_says_what_is_kept(train, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt

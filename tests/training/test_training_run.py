@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from training.data import Dataset
 from training.data.errors import DatasetInvalid
 from training.experiment import override
 from training.experiments import find_experiment
+from training.inputs import open_inputs
 from training.loop import Diverged, train
 from training.pi05 import load_policy
 from training.pi05.checkpoint.step_directory import read_assets
@@ -203,20 +206,51 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(experiment, runs, whole,
     )
 
 
-def test_a_loss_of_nan_ends_the_run_with_its_batch_saved_and_no_checkpoint(experiment, runs):
-    explosive = override(experiment, ["optimizer.peak_lr=1e30", "save_every=1", "log_every=5"])
-    with pytest.raises(Diverged) as error:
-        train(explosive, "diverged", runs)
-    folder = runs / NAME / "diverged"
-    batch = folder / "diverged_batch.npz"
-    assert f"{batch}" in error.value.message
-    assert "nan" in error.value.message or "inf" in error.value.message
-    assert "optimizer.peak_lr" in error.value.message
-    with np.load(batch) as saved:
-        shapes = {name: saved[name].shape for name in saved.files}
-    assert (2, 4, 8) in shapes.values()
-    assert (2, 16, 16, 3) in shapes.values()
-    for step in (child for child in folder.iterdir() if child.name.isdigit()):
+@pytest.fixture(scope="module")
+def divergence(experiment, runs):
+    """How runs end whose first update leaves weights that the second step cannot compute with, by how often they were
+    logged and saved."""
+
+    def of(name, every):
+        explosive = override(experiment, ["optimizer.peak_lr=1e10", f"save_every={every}", f"log_every={every}"])
+        with pytest.raises(Diverged) as error:
+            train(explosive, name, runs)
+        return error.value.message
+
+    return {"each": of("diverged_each", 1), "last": of("diverged_last", 6)}
+
+
+def test_a_run_that_diverges_says_at_which_step_though_it_looks_at_the_last_alone(divergence, runs):
+    folder = runs / NAME / "diverged_last"
+    told = re.match(
+        r"(loss|grad_norm|param_norm) is (nan|inf) at step (\d), the first that is not finite\. ", divergence["last"]
+    )
+    assert 0 < int(told[3]) < 5
+    assert divergence["each"].startswith(told[0])
+    assert divergence["last"] == (
+        f"{told[0]}The batch of that step is saved in {folder / 'diverged_batch.npz'}. No step is saved yet. Begin "
+        "anew with a lower rate, with --overwrite or another --exp-name: --set optimizer.peak_lr=…"
+    )
+
+
+def test_the_batch_that_is_saved_is_that_of_the_step_at_which_a_run_diverged(divergence, experiment, runs):
+    step = int(re.search(r"at step (\d)", divergence["last"])[1])
+    batch = open_inputs(experiment, "read", None).samples(step)
+    with np.load(runs / NAME / "diverged_last" / "diverged_batch.npz") as saved:
+        leaves, _ = jax.tree.flatten_with_path(batch)
+        assert set(saved.files) == {jax.tree_util.keystr(path) for path, _ in leaves}
+        for path, leaf in leaves:
+            np.testing.assert_array_equal(saved[jax.tree_util.keystr(path)], leaf)
+
+
+def test_a_run_that_diverges_goes_on_from_its_last_step_and_saves_none_that_is_not_finite(divergence, runs):
+    folder = runs / NAME / "diverged_each"
+    steps = [child for child in folder.iterdir() if child.name.isdigit()]
+    newest = max(int(step.name) for step in steps)
+    assert divergence["each"].endswith(
+        f"Go on from step {newest} with a lower rate, with --resume: --set optimizer.peak_lr=…"
+    )
+    for step in steps:
         assert all(np.all(np.isfinite(leaf)) for leaf in read_params(step).values())
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from policy_protocol.errors import ChunkwireError
+from training.exhaustion import explained
 from training.parallel.failure_watch import FailureWatch
 from training.parallel.noticeboard import Noticeboard
 
@@ -76,6 +77,7 @@ class Processes:
             self._watch.close()
             jax.distributed.shutdown()
             return
+        error = explained(error)
         if isinstance(error, jax.errors.JaxRuntimeError):
             error = _lost(error)
         if isinstance(error, KeyboardInterrupt):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
-from training.pi05.model.batch_cut import BATCH
+from training.parallel.largest import Largest
 
 __all__ = ["StopAgreement"]
 
@@ -20,8 +20,7 @@ class StopAgreement:
 
     def __init__(self, mesh: Mesh) -> None:
         self._alone = jax.process_count() == 1
-        self._rows, self._devices = NamedSharding(mesh, BATCH), mesh.devices.size
-        self._largest = jax.jit(lambda wishes: wishes.max(), out_shardings=NamedSharding(mesh, PartitionSpec()))
+        self._largest = Largest(mesh)
         self._wished: jax.Array | None = None
 
     def on(self, number: int | None) -> int | None:
@@ -35,6 +34,5 @@ class StopAgreement:
         if self._alone:
             return number
         before = self._wished
-        wish = np.full(jax.local_device_count(), number or 0, np.int32)
-        self._wished = self._largest(jax.make_array_from_process_local_data(self._rows, wish, (self._devices,)))
-        return (int(before) or None) if before is not None else None
+        self._wished = self._largest(np.array([number or 0], np.int32))
+        return (int(before[0]) or None) if before is not None else None

@@ -1,8 +1,7 @@
-"""What a run takes of its machine: the share of the arithmetic that it could do, and memory."""
+"""What a run takes of its machines: the share of the arithmetic that they could do."""
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Mapping
 
 import jax
@@ -15,7 +14,7 @@ __all__ = ["Machine"]
 
 
 class Machine:
-    """Adds `mfu` (where the device's speed is known) and `memory_gb` to a logged record.
+    """Adds `mfu` to a logged record, where the device's speed is known.
 
     Args:
         experiment: whose steps are counted.
@@ -30,15 +29,7 @@ class Machine:
         self._peak = None if peak is None else peak * jax.device_count()
 
     def record(self, record: Mapping[str, float]) -> dict[str, float]:
-        """The record with what the machine did; memory is the most that one device, or this process, ever took."""
-        line = {**record, "memory_gb": _memory() / 1e9}
-        if self._peak is not None:
-            line["mfu"] = self._flops / record["step_seconds"] / self._peak
-        return line
-
-
-def _memory() -> int:
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "peak_bytes_in_use" in stats:
-        return int(stats["peak_bytes_in_use"])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # a CPU has no memory of its own; Linux tells KiB
+        """The record with what the machines did of what they could."""
+        if self._peak is None:
+            return dict(record)
+        return {**record, "mfu": self._flops / record["step_seconds"] / self._peak}

@@ -27,9 +27,11 @@ class ValidationHelp(Observer):
     def __init__(self, experiment: Experiment, validator: Validator) -> None:
         self._validator, self._last, self._every = validator, experiment.steps - 1, experiment.validate_every
 
+    def wants(self, step: int) -> bool:
+        return (step + 1) % self._every == 0 or step == self._last
+
     def stepped(self, step: int, state: TrainState) -> None:
-        if (step + 1) % self._every == 0 or step == self._last:
-            self._record(step, self._validator(state.served_params))
+        self._record(step, self._validator(state.served_params))
 
     def _record(self, step: int, validation: Validation) -> None:
         """Overridden where somebody is to hear of it."""

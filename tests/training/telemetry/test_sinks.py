@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from training.experiment import Experiment
+from training.parallel.mesh import make_mesh
 from training.pi05.model.config import preset
+from training.telemetry import EveryProcess
 from training.telemetry.machine import Machine
 from training.telemetry.sample_images import sample_images
 from training.telemetry.sinks import SinkMissing, TensorBoard, WeightsAndBiases
@@ -83,13 +86,17 @@ def test_sample_images_are_augmented_where_training_augments(samples):
     assert np.any(picture != np.concatenate(list(samples.inputs.images["base_0_rgb"]), axis=1))
 
 
-def test_a_record_gets_the_memory_and_where_the_device_is_known_the_share_of_its_speed(monkeypatch):
-    experiment = Experiment("tiny", preset("pi05_small"), "none")
-    record = {"step": 0, "loss": 1.0, "step_seconds": 2.0}
-    line = Machine(experiment, 2, 64).record(record)
+def test_a_record_gets_the_memory_that_the_process_took():
+    record = {"step": 0, "loss": 1.0, "data_wait_share": 0.25}
+    line = EveryProcess(make_mesh(Experiment("tiny", preset("pi05_small"), "none"), jax.devices()[:1])).record(record)
     assert line.items() >= record.items()
     assert line["memory_gb"] > 0.01
-    assert "mfu" not in line  # a CPU
+
+
+def test_a_record_gets_the_share_of_the_devices_speed_where_it_is_known(monkeypatch):
+    experiment = Experiment("tiny", preset("pi05_small"), "none")
+    record = {"step": 0, "loss": 1.0, "step_seconds": 2.0}
+    assert Machine(experiment, 2, 64).record(record) == record  # a CPU
     monkeypatch.setattr("training.telemetry.machine.peak_flops", lambda device: 1e12)
     fast, slow = (Machine(experiment, 2, 64).record({**record, "step_seconds": time})["mfu"] for time in (1.0, 2.0))
     assert fast == 2 * slow > 0

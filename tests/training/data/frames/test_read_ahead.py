@@ -39,6 +39,8 @@ def in_memory(frames):
 def test_the_frames_that_are_asked_for_come_into_memory_and_no_others(frames):
     wanted = {0, 17, FRAMES - 1}
     before = in_memory(frames)
+    if all(before[frame] for frame in wanted):
+        pytest.skip("this file system keeps in memory what it is told to drop")
     read_ahead(frames, np.array(sorted(wanted)))
     end = time.monotonic() + 20
     while not all(in_memory(frames)[frame] for frame in wanted) and time.monotonic() < end:

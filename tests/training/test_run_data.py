@@ -169,8 +169,20 @@ def test_frames_that_cannot_be_decoded_are_counted_and_left_out_when_asked_to(co
     assert json.loads((run / "run.json").read_text())["skipped_frames"] == 2
     assert [record["step"] for record in lines(run, "metrics.jsonl", "step")] == [0, 1]
     experiment = override(find_experiment(NAME), [f"dataset={broken}", "model.action_horizon=4", "execution_horizon=2"])
-    anchors = open_inputs(experiment, "looked at", skip_corrupt=True).loader.anchors
-    assert sorted({*range(ROWS)} - {*anchors.tolist()}) == [0, 18]
+    inputs = open_inputs(experiment, "looked at", skip_corrupt=True)
+    assert sorted({*range(ROWS)} - {*inputs.loader.anchors.tolist()}) == [0, 18]
+
+
+def test_a_run_notes_which_rows_it_draws_from_and_validates_on(experiment):
+    inputs = open_inputs(experiment, "looked at")
+    rows, validated = inputs.loader.anchors, inputs.validation.anchors
+    noted = inputs.facts.sample_rows
+    assert len(noted) == 16
+    assert open_inputs(experiment, "looked at").facts.sample_rows == noted
+    for loader, before in ((inputs.loader, rows), (inputs.validation, validated)):
+        loader.anchors = before[1:]  # a frame that only this process cannot decode
+        assert inputs.facts.sample_rows != noted
+        loader.anchors = before
 
 
 def test_a_missing_wandb_is_told_before_the_runs_folder_is_made(experiment, runs, monkeypatch):

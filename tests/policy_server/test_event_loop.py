@@ -9,7 +9,7 @@ import sys
 import time
 from types import SimpleNamespace
 
-import msgpack
+import numpy as np
 import pytest
 
 from policy_protocol import InferRequest, pack
@@ -108,16 +108,28 @@ COSTLY = {
     "a thousand entries in as many rows, WebSocket": (over_websocket, lambda: websocket(entries(1000))),
     "a row's numbers in a list, gRPC": (over_grpc, lambda: grpc(requested({"x": [[1] * 8] * ROWS}, batch=ROWS))),
     "a million numbers in a list": (over_websocket, lambda: websocket(requested({"x": [0] * 990_000}, batch=ROWS))),
-    "as many arrays as may be": (over_websocket, lambda: msgpack.packb([{b"nd": True, b"type": "|u1"}] * 9_000)),
+    "as many arrays as may be": (over_websocket, lambda: pack([np.zeros(1, np.uint8)] * 8_000)),
     "as many numbers with a dtype": (
         over_websocket,
-        lambda: msgpack.packb([{b"__npgeneric__": True, b"data": 1, b"dtype": "i1"}] * 9_000),
+        lambda: pack([np.int8(1)] * 9_000),
     ),
     "a seed for each of a million rows": (
         over_websocket,
         lambda: websocket(requested({}, batch=900_000, noise_seed=(1,) * 900_000)),
     ),
 }
+
+
+TEXTS = 500_000
+"""To write so many takes 0.12 s on the machine of these numbers; a busy one takes longer, for both."""
+
+
+def thread_seconds(work, on):
+    """Of this thread alone, however many others there are."""
+    begun = time.thread_time()
+    with contextlib.suppress(ChunkwireError):
+        work(on)
+    return time.thread_time() - begun
 
 
 @pytest.fixture
@@ -131,13 +143,12 @@ def spared():
 
 @pytest.mark.parametrize("case", COSTLY)
 def test_no_request_that_is_read_on_the_event_loop_holds_it_up_for_long(spared, case):
-    """60 ms at most were measured; before there were bounds for it, up to half a second for these."""
+    """70 ms at most were measured; before there were bounds for it, up to half a second for these."""
     read, write = COSTLY[case]
-    message, took = write(), []
+    message = write()
     assert len(message) <= 1 << 20, "it is read on a thread"
-    for _ in range(3):
-        begun = time.thread_time()
-        with contextlib.suppress(ChunkwireError):
-            read(message)
-        took.append(time.thread_time() - begun)
-    assert min(took) < 0.12, f"{1e3 * min(took):.0f} ms"
+
+    def quick():
+        return thread_seconds(read, message) < thread_seconds(list, map(str, range(TEXTS)))
+
+    assert any(quick() for _ in range(5))

@@ -6,15 +6,15 @@ import functools
 import hashlib
 import json
 import platform
+import sys
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import NamedSharding
 
-__all__ = ["code_fingerprint", "executable_key", "program_facts", "program_key"]
+__all__ = ["code_fingerprint", "executable_key", "is_code_as_imported", "program_facts", "program_key"]
 
 _CODE = Path(__file__).parent
 _MADE_BY = ("jax", "jaxlib", "flax", "numpy")
@@ -58,7 +58,7 @@ def program_facts(function: Mapping[str, Any], arguments: Any) -> dict[str, Any]
         "function": dict(function),
         "arguments": str(structure),
         "leaves": [[list(leaf.shape), str(leaf.dtype), _placement(leaf)] for leaf in leaves],
-        "code": code_fingerprint(_CODE),
+        "code": _IMPORTED,
         "versions": _versions(),
         "device": [device.platform, device.device_kind, device.client.platform_version],
         "processor": _processor(),
@@ -66,7 +66,6 @@ def program_facts(function: Mapping[str, Any], arguments: Any) -> dict[str, Any]
     }
 
 
-@functools.cache
 def code_fingerprint(folder: Path) -> str:
     """Of every Python file of a package: what a program is made of is not worth guessing."""
     digest = hashlib.sha256()
@@ -76,9 +75,24 @@ def code_fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-@functools.cache
+_IMPORTED = code_fingerprint(_CODE)
+"""Of what this process runs. An update may change the disk below a process: that is the code of the next one."""
+
+
+def is_code_as_imported() -> bool:
+    """Whether the code on the disk still is what this process runs; otherwise no program has a name to trust.
+
+    Modules that are imported late, after an update, are other code than the name says.
+    """
+    try:
+        return code_fingerprint(_CODE) == _IMPORTED
+    except OSError:  # a file goes while an update is under way
+        return False
+
+
 def _versions() -> dict[str, str]:
-    return {package: version(package) for package in _MADE_BY}
+    """As they were imported, whatever is installed by now."""
+    return {package: sys.modules[package].__version__ for package in _MADE_BY if package in sys.modules}
 
 
 def _device_of(leaves: list[Any]) -> jax.Device:

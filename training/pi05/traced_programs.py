@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ import jax
 from jax import export
 from jax.stages import Lowered
 
-from training.pi05.compile_cache import is_keeping, stop_keeping
+from training.pi05.compile_cache import is_keeping, stop_keeping, takes_no_more
+from training.pi05.program_key import is_code_as_imported
 
 __all__ = ["lowered_program"]
 
@@ -41,7 +43,7 @@ def lowered_program(
         path: where it is kept, named after everything that it depends on, see `program_key`; None keeps it nowhere.
         donate: number of the argument whose memory the result takes.
     """
-    if path is not None:
+    if path is not None and is_code_as_imported():
         try:
             kept = _kept(function, arguments, path)
             return _jitted(lambda *given: kept.call(jax.tree.leaves(given)), name, donate).lower(*arguments)
@@ -90,17 +92,25 @@ def _read(path: Path) -> export.Exported | None:
 
 def _write(path: Path, content: bytes) -> None:
     """As a whole or not at all, also beside another server that does the same."""
-    if not is_keeping():
+    if not is_keeping() or not is_code_as_imported():
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        partial.write_bytes(_sealed(path, content))
-        os.replace(partial, path)
+        # a name of its own also beside a server of another container, which has the same process number
+        opened, partial = tempfile.mkstemp(dir=path.parent, prefix=".")
+        try:
+            with os.fdopen(opened, "wb") as file:
+                file.write(_sealed(path, content))
+            os.replace(partial, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(partial)
+            raise
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        stop_keeping(error, path.parent.parent)
+        if takes_no_more(error):
+            stop_keeping(error, path.parent.parent)
+        else:
+            log.warning("%s could not be written (%s); the next start traces it again", path, error.strerror or error)
 
 
 def _sealed(path: Path, content: bytes) -> bytes:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import resource
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -78,13 +80,16 @@ def test_the_folder_is_its_owners_alone(folder):
 
 
 @pytest.mark.parametrize("content", [b"", b"neither zlib nor zstd", None], ids=["empty", "garbage", "cut off"])
-def test_a_damaged_executable_is_compiled_and_written_anew(folder, hits, caplog, content):
+def test_a_damaged_executable_is_compiled_anew_and_kept_by_the_next_start(folder, hits, caplog, content):
     expected = start()
     (path,) = entries(folder)
     path.write_bytes(path.read_bytes()[:-20] if content is None else content)
     with caplog.at_level(logging.WARNING):
         assert (start() == expected).all()
-    assert caplog.messages[0].startswith(f"a compiled program in {folder} was damaged (")
+    assert re.fullmatch(
+        rf"a compiled program in {folder} could not be read \(\w+\); it is compiled anew", caplog.messages[0]
+    )
+    start()
     before = len(hits)
     start()
     assert len(hits) == before + 1
@@ -101,7 +106,84 @@ def test_an_error_of_the_compiler_is_raised(folder):
     broken = Broken()
     with pytest.raises(RuntimeError, match="out of memory"):
         compile_kept(broken, "program")
-    assert broken.compiled == 1
+    assert broken.compiled == 2  # once more without the folder
+
+
+def test_an_error_of_the_compiler_costs_no_executable(folder):
+    class Broken:
+        def compile(self):
+            raise RuntimeError("out of memory")
+
+    start()
+    before = {path: path.read_bytes() for path in entries(folder)}
+    with pytest.raises(RuntimeError, match="out of memory"):
+        compile_kept(Broken(), "program")
+    assert {path: path.read_bytes() for path in entries(folder)} == before != {}
+    assert jax.config.jax_compilation_cache_dir == str(folder)
+
+
+def test_a_damaged_executable_in_a_folder_that_cannot_be_written_is_compiled(folder, caplog):
+    expected = start()
+    (path,) = entries(folder)
+    path.write_bytes(b"damaged")
+    stop_keeping(OSError(30, "Read-only file system"), folder)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert (start() == expected).all()
+    assert re.fullmatch(
+        rf"a compiled program in {folder} could not be read \(\w+\); it is compiled anew", *caplog.messages
+    )
+
+
+def test_an_executable_that_cannot_be_kept_is_used(folder, caplog, monkeypatch):
+    def refuse(*_):
+        raise ValueError("cannot be serialised")
+
+    monkeypatch.setattr("jax._src.compilation_cache.compress_executable", refuse)
+    with caplog.at_level(logging.WARNING), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert start().shape == (4, 4)
+    assert caplog.messages == [
+        f"a compiled program could not be kept in {folder} (ValueError); the next start compiles it again"
+    ]
+    assert not list(folder.iterdir())
+
+
+def test_in_a_folder_that_all_may_write_each_user_has_one_of_their_own(tmp_path, monkeypatch, caplog):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o1777)  # as the volume of the images
+    monkeypatch.setenv("CHUNKWIRE_CACHE", str(tmp_path / "cache"))
+    for named in (None, tmp_path / "cache"):
+        use_compile_cache(named)
+        own = tmp_path / f"cache/compiled-{os.getuid()}"
+        assert jax.config.jax_compilation_cache_dir == str(own)
+        assert own.stat().st_mode & 0o777 == 0o700
+    assert not caplog.messages
+
+
+def test_a_folder_that_others_can_write_is_warned_of(tmp_path, caplog):
+    (tmp_path / "compiled").mkdir()
+    (tmp_path / "compiled").chmod(0o770)
+    use_compile_cache(tmp_path / "compiled")
+    assert caplog.messages == [
+        f"the folder of compiled programs {tmp_path}/compiled can be written by other users: who can write it can run "
+        f"code in this process. Run chmod go-w {tmp_path}/compiled, or name a folder of your own with --compile-cache "
+        "or CHUNKWIRE_CACHE"
+    ]
+
+
+def test_a_folder_of_another_user_is_warned_of(tmp_path, caplog, monkeypatch):
+    (tmp_path / "compiled").mkdir(mode=0o700)
+    owner = 4321 if os.getuid() == 0 else os.getuid()
+    if os.getuid() == 0:
+        os.chown(tmp_path / "compiled", owner, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    use_compile_cache(tmp_path / "compiled")
+    assert caplog.messages == [
+        f"the folder of compiled programs {tmp_path}/compiled belongs to another user (uid {owner}): who can write it "
+        "can run code in this process. Name a folder of your own with --compile-cache or CHUNKWIRE_CACHE"
+    ]
 
 
 def test_a_disk_that_fills_up_costs_a_warning(folder, caplog):
@@ -206,7 +288,8 @@ _START = textwrap.dedent(
 )
 
 
-def test_two_servers_may_start_at_once_on_one_folder(tmp_path):
+@pytest.mark.parametrize("damaged", [False, True], ids=["new folder", "damaged folder"])
+def test_three_servers_may_start_at_once_on_one_folder(tmp_path, damaged):
     def begun():
         process = subprocess.Popen(
             [sys.executable, "-W", "error::UserWarning", "-c", _START, tmp_path / "compiled"],
@@ -218,13 +301,18 @@ def test_two_servers_may_start_at_once_on_one_folder(tmp_path):
         assert process.stdout.readline() == "begin\n", process.stderr.read()
         return process
 
-    both = [begun(), begun()]
-    for process in both:
+    if damaged:
+        _, errors = begun().communicate("\n", timeout=120)
+        for path in (tmp_path / "compiled").glob("*-cache"):
+            path.write_bytes(path.read_bytes()[:-20])
+    together = [begun() for _ in range(3)]
+    for process in together:
         process.stdin.write("\n")
         process.stdin.flush()
-    for process in both:
+    for process in together:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
-    third = begun()
-    output, errors = third.communicate("\n", timeout=120)
-    assert (output.strip(), third.returncode) == ("0 8", 0), errors
+    _, errors = begun().communicate("\n", timeout=120)  # keeps what was damaged
+    later = begun()
+    output, errors = later.communicate("\n", timeout=120)
+    assert (output.strip(), later.returncode) == ("0 8", 0), errors

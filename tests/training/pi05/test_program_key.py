@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import training.pi05
 from training.pi05.denoiser import Denoiser
 from training.pi05.model.params import flatten
 from training.pi05.placement import whole_on
-from training.pi05.program_key import code_fingerprint, executable_key, program_facts, program_key
+from training.pi05.program_key import code_fingerprint, executable_key, is_code_as_imported, program_facts, program_key
 
 PACKAGE = Path(training.pi05.__file__).parent
 ARGUMENTS = ({"kernel": jnp.ones((2, 3))}, np.zeros((1, 4), np.float32))
@@ -106,11 +108,37 @@ def test_every_file_of_the_code_is_in_the_name(tmp_path):
     for changed in ("model/pi.py", "model/flow.py", "denoiser.py"):
         copy = shutil.copytree(PACKAGE, tmp_path / changed.replace("/", "_"))
         assert code_fingerprint(copy) == code_fingerprint(PACKAGE)
-        code_fingerprint.cache_clear()
         with (copy / changed).open("a") as file:
             file.write("\n")
         fingerprints.add(code_fingerprint(copy))
     assert len({code_fingerprint(PACKAGE), *fingerprints}) == 4
+
+
+_UPDATED = """
+import sys
+from pathlib import Path
+from importlib import metadata
+import flax
+from training.pi05 import program_key
+
+before = program_key.program_facts({}, ())
+with Path(program_key.__file__).with_name("denoiser.py").open("a") as file:
+    file.write("# an update")
+metadata.version = lambda package: "an update"
+assert program_key.program_facts({}, ()) == before
+assert not program_key.is_code_as_imported()
+Path(program_key.__file__).with_name("denoiser.py").unlink()
+assert not program_key.is_code_as_imported()
+"""
+
+
+def test_an_update_below_a_running_process_changes_no_name_and_is_noticed(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "training/pi05")
+    (tmp_path / "training/__init__.py").touch()
+    command = [sys.executable, "-c", _UPDATED]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert is_code_as_imported()
 
 
 def test_no_other_package_of_ours_is_in_what_is_traced():

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
+from training.pi05 import traced_programs
+from training.pi05.compile_cache import is_keeping, use_compile_cache
 from training.pi05.traced_programs import lowered_program
 
 WEIGHTS, NOISE = {"scale": jnp.arange(3.0)}, np.ones(3, np.float32)
@@ -43,7 +48,11 @@ def program(tmp_path):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path):
-    (tmp_path / "compiled").mkdir()
+    before = jax.config.jax_compilation_cache_dir
+    (tmp_path / "compiled").mkdir(mode=0o700)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    reset_cache()
 
 
 def test_a_later_start_does_not_trace(program):
@@ -111,6 +120,66 @@ def test_a_file_under_the_name_of_another_program_is_never_run(program, caplog):
     shutil.copy(other.path, program.path)
     assert program.run() == EXPECTED
     assert "is damaged" in caplog.text
+
+
+def test_code_that_was_updated_below_the_process_is_neither_kept_nor_read(program, monkeypatch):
+    monkeypatch.setattr(traced_programs, "is_code_as_imported", lambda: False)
+    assert program.run() == EXPECTED
+    assert not program.folder.exists()
+    monkeypatch.undo()
+    program.run()
+    monkeypatch.setattr(traced_programs, "is_code_as_imported", lambda: False)
+    traced = program.traced
+    assert program.run() == EXPECTED
+    assert program.traced == traced + 1
+
+
+def test_code_that_is_updated_while_it_is_traced_is_not_kept(program, monkeypatch):
+    answers = iter([True, False])
+    monkeypatch.setattr(traced_programs, "is_code_as_imported", lambda: next(answers))
+    assert program.run() == EXPECTED
+    assert not program.folder.exists()
+
+
+def test_servers_with_the_same_process_number_write_files_of_their_own(program, monkeypatch):
+    """As the servers of two containers, which share a folder and are both process 1."""
+    written, replace = [], os.replace
+
+    def replaced(partial, path):
+        written.append(partial)
+        if len(written) == 1:
+            Program(program.folder).run()  # the other server, halfway
+        replace(partial, path)
+
+    monkeypatch.setattr(os, "replace", replaced)
+    assert program.run() == EXPECTED
+    assert len(set(written)) == 2
+    assert [path.name for path in program.folder.iterdir()] == ["program.program"]
+
+
+@pytest.mark.parametrize(
+    ("number", "goes_on"),
+    [(getattr(errno, name), False) for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EFBIG")]
+    + [(errno.EIO, True), (errno.ENOENT, True)],
+    ids=errno.errorcode.get,
+)
+def test_only_a_folder_that_takes_no_more_is_not_written_again(program, monkeypatch, tmp_path, caplog, number, goes_on):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    use_compile_cache(tmp_path / "compiled")
+    try:
+        with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+            patch.setattr(os, "replace", fail)
+            assert program.run() == EXPECTED
+        assert is_keeping() == goes_on
+    finally:
+        use_compile_cache(tmp_path / "compiled")
+    assert not list(program.folder.iterdir())
+    (message,) = caplog.messages
+    if goes_on:
+        reason = f"({os.strerror(number)})"
+        assert message == f"{program.path} could not be written {reason}; the next start traces it again"
 
 
 def test_what_jax_cannot_keep_is_traced_at_every_start(program, caplog):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -71,14 +70,28 @@ def start(experiment, runs, tiny_settings):
 
 
 @pytest.fixture(scope="module")
-def pair(start):
+def port():
+    """Ports for process 0 of each run. Bound here, each is kept from others; gRPC shares it, and this never listens."""
+    held = []
+
+    def take():
+        held.append(socket.socket())
+        held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held[-1].bind(("127.0.0.1", 0))
+        return held[-1].getsockname()[1]
+
+    yield take
+    for one in held:
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def pair(start, port):
     """Starts two processes that find each other; the arguments of each may end with some of its own."""
 
     def begin(run, *arguments, own=((), ())):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        together = ("--exp-name", run, "--coordinator", address, "--num-processes", "2", *arguments)
+        place = ("--coordinator", f"127.0.0.1:{port()}", "--num-processes", "2")
+        together = ("--exp-name", run, *place, *arguments)
         return [start(*together, "--process-id", str(index), *own[index]) for index in (0, 1)]
 
     return begin
@@ -110,21 +123,25 @@ def assert_computed(run, whole):
         np.testing.assert_allclose(mine, theirs, rtol=ROUNDING)
 
 
-@pytest.fixture(scope="module")
-def stopped(pair):
-    """Two processes of which the second got SIGTERM after the third step."""
-    first, second = pair("pair", "--set", "steps=100000")
+def signalled(processes, number):
+    """How two processes end when the second gets a signal after the third step."""
+    first, second = processes
     said = []
     try:
         for line in first.stderr:
             said.append(line)
             if line.startswith("step 3/"):
-                second.send_signal(signal.SIGTERM)
+                second.send_signal(number)
                 break
-        told, other = ended([first, second])
+        told, other = ended(processes)
     finally:
         first.kill(), second.kill()
     return Ended(told.code, "".join(said) + told.err), other
+
+
+@pytest.fixture(scope="module")
+def stopped(pair):
+    return signalled(pair("pair", "--set", "steps=100000"), signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -147,20 +164,31 @@ def test_one_process_of_all_writes_and_shows(stopped, reached):
     assert len(list((reached.parent / "tensorboard").iterdir())) == 1
 
 
-def test_processes_compute_what_one_does_also_when_they_or_it_go_on(pair, stopped, reached, experiment, runs):
+def test_the_memory_that_is_logged_is_that_of_the_process_with_most(stopped, reached):
+    """`train_cut.py` makes process 1 out to have taken 1,000 TB."""
+    assert min(line["memory_gb"] for line in lines(reached.parent)) > 900_000
+
+
+def test_processes_compute_what_one_does_also_when_they_go_on(pair, stopped, reached, experiment, runs):
     run, steps = reached.parent, int(reached.name) + 3
-    shutil.copytree(run, run.with_name("alone"))
-    longer = override(experiment, [f"steps={steps}"])
-    whole = train(longer, "whole", runs).parent
-    alone = train(longer, "alone", runs, resume=True)
+    whole = train(override(experiment, [f"steps={steps}"]), "whole", runs)
     together = ended(pair("pair", "--set", f"steps={steps}", "--resume"))
     assert [process.code for process in together] == [0, 0], together
-    for one in (alone.parent, run):
-        assert_computed(one, whole)
-    expected = read_params(whole / alone.name)
-    for path, leaf in read_params(run / alone.name).items():
+    assert_computed(run, whole.parent)
+    expected = read_params(whole)
+    for path, leaf in read_params(run / whole.name).items():
         # AdamW divides by a gradient's size: what is rounding in a small one may be a tenth of an update (1e-3).
         np.testing.assert_allclose(leaf, expected[path], atol=1e-4)
+
+
+def test_a_killed_process_ends_the_other_which_says_that_one_is_gone(pair):
+    """Between CPUs the network tells at once; where it does not, the heartbeat takes a minute."""
+    first, second = signalled(pair("killed", "--set", "steps=100000"), signal.SIGKILL)
+    assert (first.code, second.code) == (1, -signal.SIGKILL)
+    assert "train: The processes could not compute together (" in first.err
+    assert first.err.rstrip().endswith(
+        "Most often another one has died: its output says why. Start all of them again with --resume."
+    )
 
 
 def test_the_rows_of_two_processes_are_those_of_one(experiment):
@@ -177,6 +205,19 @@ def test_an_error_of_one_process_ends_the_others_with_its_words(pair):
     assert (first.code, second.code) == (1, 1)
     assert "datasets/none" in second.last
     assert first.last == second.last.replace("train: ", "train: process 1 failed, so this one ends too: ")
+
+
+def test_a_process_that_runs_out_of_something_says_of_what(port):
+    program = str(PROGRAM.with_name("failing.py"))
+    commands = [[sys.executable, program, str(port()), lacking] for lacking in ("room", "memory")]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    room, memory = ended(
+        [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for command in commands]
+    )
+    assert (room.code, memory.code) == (1, 1)
+    assert room.last.startswith("train: metrics.jsonl could not be written (No space left on device). Make room on ")
+    assert memory.last.startswith("train: A device has too little memory (Out of memory allocating 1125899906842624 ")
+    assert "Traceback" not in room.err + memory.err
 
 
 def test_processes_that_were_started_otherwise_say_what_differs(pair):

@@ -77,8 +77,12 @@ class ServerProcess:
 
     @property
     def grpc_url(self):
-        """Of a server that is ready."""
-        return re.search(r"grpcs?://[\d.]+:\d+", self.log)[0]
+        """Of a server that is ready; its log may say the address a moment after its page says ready."""
+        deadline = time.monotonic() + 30
+        while not (found := re.search(r"grpcs?://[\d.]+:\d+", self.log)):
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+        return found[0]
 
     def page(self, path):
         """(status, body) of a page on the server's port."""

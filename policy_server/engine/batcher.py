@@ -10,6 +10,7 @@ from policy_protocol.errors import Overloaded
 from policy_protocol.messages import ActionChunk
 from policy_server.engine.device_thread import DeviceThread
 from policy_server.engine.fair_queue import FairQueue
+from policy_server.engine.patience import Patience
 from policy_server.engine.waiting_row import WaitingRow
 from policy_server.options import BATCH_SIZES
 from policy_server.policies.served import ServedPolicy
@@ -34,7 +35,9 @@ class BatchMetrics(Protocol):
 class Batcher:
     """Puts rows of many requests through a policy: one thread for each replica, one queue for all.
 
-    A batch leaves as soon as a device is free, with whatever is waiting, padded to the next compiled shape.
+    A batch leaves as soon as a device is free, with whatever is waiting, padded to the next compiled shape. A single
+    device waits a moment first for clients that it has just answered and that usually ask again at once, where that
+    moment costs less than a batch of their own (see `Patience`).
 
     Args:
         policy: computes; its `transform` stays the caller's to call.
@@ -52,8 +55,9 @@ class Batcher:
         self._policy, self._metrics = policy, metrics
         self._batch_sizes = tuple(sorted(batch_sizes))
         self._queue: FairQueue[WaitingRow] = FairQueue(max_waiting, WaitingRow.has_client)
+        self._patience = Patience(self._batch_sizes) if policy.replicas == 1 else None
         self._threads = [
-            DeviceThread(policy, replica, self._queue, self._batch_sizes, self._count)
+            DeviceThread(policy, replica, self._queue, self._batch_sizes, self._count, self._patience)
             for replica in range(policy.replicas)
         ]
 
@@ -94,8 +98,11 @@ class Batcher:
         Raises:
             Overloaded: too many rows wait already.
         """
-        waiting = WaitingRow(row, noise_seed, expires)
+        waiting = WaitingRow(row, noise_seed, expires, client)
+        if self._patience is not None:
+            self._patience.asked(waiting)
         if not self._queue.put(waiting, client):
+            waiting.future.cancel()
             raise Overloaded(f"{self._queue.most} requests are waiting already; ask again later.")
         return waiting.future
 

@@ -1,7 +1,7 @@
 """The thread that feeds one copy of the weights.
 
 While the device computes a batch, a full next one is put behind it already; a part-filled one waits and may grow until
-the device is free.
+the device is free, and a moment longer for those who come back at once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from policy_protocol.errors import ChunkwireError, InternalError
 from policy_protocol.messages import ActionChunk
 from policy_server.engine.fair_queue import FairQueue
+from policy_server.engine.patience import Moment, Patience
 from policy_server.engine.waiting_row import WaitingRow
 from policy_server.log import log
 from policy_server.policies.served import Launched, ServedPolicy
@@ -45,11 +46,12 @@ class DeviceThread(threading.Thread):
         queue: FairQueue[WaitingRow],
         batch_sizes: Sequence[int],
         on_batch: BatchDone,
+        patience: Patience | None = None,
     ) -> None:
         super().__init__(name=f"device {replica}", daemon=True)
         self._policy, self._replica, self._queue = policy, replica, queue
         self._batch_sizes, self._largest = batch_sizes, batch_sizes[-1]
-        self._on_batch = on_batch
+        self._on_batch, self._patience = on_batch, patience
         self._free_at = 0.0
 
     def run(self) -> None:
@@ -60,14 +62,34 @@ class DeviceThread(threading.Thread):
                 rows = self._queue.take(self._largest)
                 if not rows:
                     return
+                if moment := self._moment(rows):
+                    rows += self._gather(rows, moment)
                 computing = self._launch(rows)
                 continue
             following = self._launch(self._queue.take_ahead(self._largest))
             failure, begun = self._wait(computing)
-            if following is None:  # the device is free: whatever waits goes now, before the answers are written
-                following = self._launch(self._queue.take_now(self._largest))
-            self._deliver(computing, failure, begun)
+            if following is not None:
+                self._deliver(computing, failure, begun)
+            else:
+                following = self._next(computing, failure, begun)
             computing = following
+
+    def _next(self, done: _Batch, failure: Exception | None, begun: float) -> _Batch | None:
+        """Launch what waits for the free device, before the answers are written unless it waits for who gets them."""
+        rows = self._queue.take_now(self._largest)
+        moment = self._moment(rows, done.rows)
+        if moment is None:
+            following = self._launch(rows)
+            self._deliver(done, failure, begun)
+            return following
+        self._deliver(done, failure, begun)
+        return self._launch(rows + self._gather(rows, moment))
+
+    def _moment(self, rows: Sequence[WaitingRow], answering: Sequence[WaitingRow] = ()) -> Moment | None:
+        return self._patience.moment(rows, answering) if rows and self._patience is not None else None
+
+    def _gather(self, rows: Sequence[WaitingRow], moment: Moment) -> list[WaitingRow]:
+        return self._queue.take_soon(moment.rows, self._largest - len(rows), moment.seconds)
 
     def _launch(self, rows: Sequence[WaitingRow]) -> _Batch | None:
         wanted = [row for row in rows if row.still_wanted()]
@@ -91,6 +113,8 @@ class DeviceThread(threading.Thread):
         except Exception as error:  # a device error must cost this batch only
             failure = error
         self._free_at = time.perf_counter()
+        if self._patience is not None and failure is None:
+            self._patience.computed(batch.padded, self._free_at - begun)
         try:
             self._on_batch(batch.rows, batch.padded, begun, self._free_at - begun, self._replica)
         except Exception:  # who counts must not stop who computes

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 __all__ = ["FairQueue"]
@@ -65,6 +66,17 @@ class FairQueue(Generic[T]):
         with self._lock:
             return self._round_robin(most)
 
+    def take_soon(self, enough: int, most: int, seconds: float) -> list[T]:
+        """Up to `most` items, as soon as `enough` of them wait, the time is over or the queue is closed."""
+        end = time.perf_counter() + seconds
+        while True:
+            with self._lock:
+                left = end - time.perf_counter()
+                if self._count >= enough or self._closed or left <= 0:
+                    return self._round_robin(most)
+                self._asleep += 1
+            self._sleep(left)
+
     def take_ahead(self, most: int) -> list[T]:
         """For a taker that is still busy: `most` items or none, and none while another is idle."""
         with self._lock:
@@ -82,6 +94,17 @@ class FairQueue(Generic[T]):
         for _ in range(min(most, self._asleep)):
             self._asleep -= 1
             self._wakes.put(None)
+
+    def _sleep(self, seconds: float) -> None:
+        """Until woken; one who wakes by itself counts no longer as asleep, or takes the wake that is on its way."""
+        try:
+            self._wakes.get(timeout=seconds)
+        except Empty:
+            with self._lock:
+                if self._asleep:
+                    self._asleep -= 1
+                else:
+                    self._wakes.get()
 
     def _round_robin(self, most: int) -> list[T]:
         taken: list[T] = []

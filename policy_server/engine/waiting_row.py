@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ class WaitingRow:
     noise_seed: int | None
     expires: float | None
     """Moment of `time.perf_counter` after which nobody wants the answer."""
+    client: Hashable = None
+    """Whose row it is; None where nobody knows."""
     future: Future[ActionChunk] = field(default_factory=Future)
     queued: float = field(default_factory=time.perf_counter)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from policy_server.engine.waiting_row import WaitingRow
 
 __all__ = ["Moment", "Patience"]
 
-_LONGEST_S = 0.006
+_LONGEST_S = 0.008
 _LONGEST_SHARE = 0.4
 """No moment is longer than this, nor than this share of the batch that could leave at once."""
 _REMEMBERED = 8
@@ -34,8 +35,10 @@ class Patience:
     batch that leaves at once leaves just before those who were answered are back. With k rows here and m on their way,
     t(n) seconds for n rows, waiting w seconds is worth it when
 
-    - the device gains: w < (t(k) + t(m) - t(k + m)) / 2, so that half of the saved time is still saved when they come;
-    - the rows gain: w + t(k + m) is less than their mean time of k t(k) and m (t(k) + t(m)).
+    - the device gains: w < (t(k) + t(m) - t(k + m)) / 2, so that half of the saved time is still saved when they come.
+      Clients that come back at once gain as much in each later batch, too;
+    - where any of the k rows is of another client, the rows gain at once: w + t(k + m) is less than their mean time
+      without waiting, of k t(k) and m (t(k) + t(m)).
 
     It is for one device. Of several, another one is free soon, and two groups compute at the same time.
 
@@ -46,7 +49,9 @@ class Patience:
 
     def __init__(self, batch_sizes: Sequence[int], clock: Callable[[], float] = time.perf_counter) -> None:
         self._batch_sizes, self._clock = tuple(batch_sizes), clock
-        self._seconds: dict[int, deque[float]] = {}
+        self._seconds = {size: deque[float](maxlen=_REMEMBERED) for size in batch_sizes}
+        self._least: dict[int, float] = {}
+        """Seconds that each known shape took at least lately: the rest is other people's noise."""
         self._clients = ReturningClients()
 
     def asked(self, row: WaitingRow) -> None:
@@ -57,7 +62,10 @@ class Patience:
 
     def computed(self, padded: int, seconds: float) -> None:
         """A batch of this shape took the device so long."""
-        self._seconds.setdefault(padded, deque(maxlen=_REMEMBERED)).append(seconds)
+        took = self._seconds[padded]
+        took.append(seconds)
+        if len(took) >= _TRIES:
+            self._least[padded] = min(took)
 
     def moment(self, waiting: Sequence[WaitingRow], answering: Sequence[WaitingRow] = ()) -> Moment | None:
         """What to wait for with these rows at a free device; None when they had better leave at once.
@@ -66,7 +74,7 @@ class Patience:
             answering: rows that are answered first where there is something to wait for.
         """
         count, now = len(waiting), self._clock()
-        if not self._known() or count >= self._batch_sizes[-1]:
+        if not self._least or count >= self._batch_sizes[-1]:
             return None
         bound = min(_LONGEST_S, _LONGEST_SHARE * self._seconds_for(count))
         returns = self._clients.expected(now, bound, [row.client for row in answering])
@@ -75,22 +83,20 @@ class Patience:
             return None
         together = self._seconds_for(count + more)
         deadlines = [row.expires - now - together for row in waiting if row.expires is not None]
-        longest = min(bound, self._worth(count, more), *deadlines)
+        longest = min(bound, self._worth(waiting, more, bound), *deadlines)
         return Moment(more, longest) if max(each.at for each in returns) - now < longest else None
 
-    def _worth(self, count: int, more: int) -> float:
-        """Seconds that both the device and the rows gain by one batch instead of two."""
+    def _worth(self, waiting: Sequence[WaitingRow], more: int, quick_s: float) -> float:
+        """The longest wait that is worth one batch instead of two."""
+        count = len(waiting)
         first, second, together = map(self._seconds_for, (count, more, count + more))
-        mean = first + more / (count + more) * second
-        return min((first + second - together) / 2, mean - together)
-
-    def _known(self) -> list[int]:
-        return [size for size in self._batch_sizes if len(self._seconds.get(size, ())) >= _TRIES]
+        device = (first + second - together) / 2
+        if all(self._clients.think_s(row.client) <= quick_s for row in waiting):
+            return device
+        return min(device, first + more / (count + more) * second - together)
 
     def _seconds_for(self, rows: int) -> float:
-        """The least that a batch took lately: the rest is other people's noise.
-
-        A shape that is not known yet is taken for as fast as the next smaller one, so that it is tried.
-        """
-        padded, known = next(size for size in self._batch_sizes if size >= rows), self._known()
-        return min(self._seconds[max((size for size in known if size <= padded), default=known[0])])
+        """A shape that is not known yet is taken for as fast as the next smaller one, so that it is tried."""
+        index = bisect.bisect_left(self._batch_sizes, rows)
+        smaller = self._batch_sizes[index::-1]
+        return next(self._least[size] for size in (*smaller, *self._batch_sizes) if size in self._least)

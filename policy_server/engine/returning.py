@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterable
@@ -65,6 +66,11 @@ class ReturningClients:
                 known.rows += 1
                 known.answered = now
                 self._clients.move_to_end(client)
+
+    def think_s(self, client: Hashable) -> float:
+        """How long a client usually thinks; for ever, where that is not known."""
+        known = self._clients.get(client)
+        return math.inf if known is None or known.think_s is None else known.think_s
 
     def expected(self, now: float, within: float, answering: Iterable[Hashable] = ()) -> list[Return]:
         """The rows that will probably come within so many seconds.

@@ -60,6 +60,21 @@ def test_two_rows_wait_for_the_two_clients_that_are_answered_now_and_come_back_a
     afternoon = Afternoon()
     afternoon.know(1.5, "a", "b", "c", "d")
     waiting, done = [afternoon.ask("a"), afternoon.ask("b")], [afternoon.ask("c"), afternoon.ask("d")]
+    assert afternoon.moment(waiting, done) == (2, pytest.approx(0.4 * 15.6))
+
+
+def test_half_of_what_the_device_gains_is_waited_for_at_most():
+    afternoon = Afternoon(base=6)
+    afternoon.answered(1.5, "a", "b", "c", "d")
+    waiting = [afternoon.ask(client) for client in "abc"]
+    # 11.2 ms for three and 7.3 for the fourth, or 11.2 for all
+    assert afternoon.moment(waiting) == (1, pytest.approx(7.3 / 2))
+
+
+def test_a_row_of_a_client_that_asks_rarely_waits_only_as_long_as_the_rows_gain_by_it_at_once():
+    afternoon = Afternoon()
+    afternoon.know(1.5, "c", "d")
+    waiting, done = [afternoon.ask("robot"), afternoon.ask("other robot")], [afternoon.ask("c"), afternoon.ask("d")]
     # apart 15.6 and 31.2 ms, in the mean 23.4; together 18.2
     assert afternoon.moment(waiting, done) == (2, pytest.approx(5.2))
 
@@ -140,10 +155,10 @@ def test_nobody_waits_longer_than_a_part_of_a_short_batch():
     assert afternoon.moment([afternoon.ask("a")]) == (1, pytest.approx(0.4 * 2.1))
 
 
-def test_nobody_waits_longer_than_six_milliseconds():
+def test_nobody_waits_longer_than_eight_milliseconds():
     afternoon = Afternoon(base=1000)
     afternoon.answered(1, "b")
-    assert afternoon.moment([afternoon.ask("a")]) == (1, 6.0)
+    assert afternoon.moment([afternoon.ask("a")]) == (1, 8.0)
 
 
 def test_a_row_whose_deadline_is_near_is_not_made_to_wait():

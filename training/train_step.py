@@ -14,13 +14,22 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from training.augment import augment
 from training.experiment import Experiment
 from training.freezing import Freezing
-from training.pi05.model.flow import flow_loss_at, sample_noise_and_time
-from training.pi05.model.params import flatten
+from training.pi05.model.flow import flow_loss_at, flow_loss_of_draws, sample_noise_and_time
+from training.pi05.model.params import flatten, unflatten
 from training.pi05.model.pi import ModelInput, PiModel
+from training.pi05.model.serving import unroll
 from training.samples import Samples
 from training.train_state import TrainState, learning_rate, optimizer
 
-__all__ = ["Metrics", "TrainStep", "make_gradients", "make_loss", "make_train_step", "make_update"]
+__all__ = [
+    "Metrics",
+    "TrainStep",
+    "draw_noise_and_times",
+    "make_gradients",
+    "make_loss",
+    "make_train_step",
+    "make_update",
+]
 
 _NOT_KERNELS = {"bias", "scale", "pos_embedding", "input_embedding"}
 
@@ -34,8 +43,8 @@ class _Drawn(flax.struct.PyTreeNode):
     """Samples with all that is random of a step."""
 
     samples: Samples
-    noise: Float[Array, "batch action_horizon action_dim"]
-    t: Float[Array, "batch"]
+    noise: Float[Array, "batch draws action_horizon action_dim"]
+    t: Float[Array, "batch draws"]
 
 
 def make_loss(experiment: Experiment) -> Loss:
@@ -107,6 +116,16 @@ def make_gradients(experiment: Experiment) -> Gradients:
     return compute
 
 
+def draw_noise_and_times(
+    step_key: PRNGKeyArray, shape: tuple[int, int, int], draws: int
+) -> tuple[Float[Array, "batch draws action_horizon action_dim"], Float[Array, "batch draws"]]:
+    """Noise and times of a batch of actions of that shape; the first of the draws is openpi's."""
+    more = [jax.random.fold_in(step_key, draw) for draw in range(1, draws)]
+    drawn = [sample_noise_and_time(key, shape) for key in (step_key, *more)]
+    noise, t = (jnp.stack(parts, axis=1) for parts in zip(*drawn, strict=True))
+    return noise, t
+
+
 def _parted(leaf: Array, parts: int) -> Array:
     """(batch, …) as (parts, batch / parts, …). Every part takes rows from all over the batch: cut over devices, each
     device has its share of each part already."""
@@ -114,11 +133,16 @@ def _parted(leaf: Array, parts: int) -> Array:
 
 
 def _weighted_error(experiment: Experiment) -> Callable[[PyTree[Array], _Drawn], Float[Array, ""]]:
-    model = PiModel(experiment.model)
+    model = PiModel(experiment.model, unrolled=experiment.unroll_layers)
 
     def error(params: PyTree[Array], drawn: _Drawn) -> Float[Array, ""]:
-        samples = drawn.samples
-        squared = flow_loss_at(model, params, samples.inputs, samples.actions, drawn.noise, drawn.t)
+        samples, noise, t = drawn.samples, drawn.noise, drawn.t
+        if experiment.unroll_layers:
+            params = unflatten(unroll(flatten(params)))
+        if experiment.draws_per_sample == 1:  # prefix and suffix in one pass, as openpi has it
+            squared = flow_loss_at(model, params, samples.inputs, samples.actions, noise[:, 0], t[:, 0])
+        else:
+            squared = flow_loss_of_draws(model, params, samples.inputs, samples.actions, noise, t)
         return jnp.sum(squared * samples.weights)
 
     return error
@@ -127,7 +151,7 @@ def _weighted_error(experiment: Experiment) -> Callable[[PyTree[Array], _Drawn],
 def _draw(experiment: Experiment, step_key: PRNGKeyArray, samples: Samples) -> _Drawn:
     if experiment.augment:
         samples = samples.replace(inputs=_augmented(samples.inputs, step_key))
-    return _Drawn(samples, *sample_noise_and_time(step_key, samples.actions.shape))
+    return _Drawn(samples, *draw_noise_and_times(step_key, samples.actions.shape, experiment.draws_per_sample))
 
 
 def _kernel_norm(params: PyTree[Array]) -> Float[Array, ""]:

@@ -11,10 +11,12 @@ import pytest
 
 from training.augment import augment
 from training.experiment import Experiment, OptimizerConfig
+from training.pi05.model.flow import flow_loss_at, flow_loss_of_draws, sample_noise_and_time
 from training.pi05.model.params import flatten
+from training.pi05.model.pi import PiModel
 from training.samples import Samples
 from training.train_state import TrainState, optimizer
-from training.train_step import make_gradients, make_loss, make_train_step
+from training.train_step import draw_noise_and_times, make_gradients, make_loss, make_train_step
 
 QUICK = {"xla_cpu_use_fusion_emitters": False}
 """A third of the time in the compiler, where these tests spend theirs."""
@@ -139,6 +141,42 @@ def test_augmentation_changes_the_images_by_the_first_of_the_steps_three_keys(ti
     assert abs(float(loss - plain)) > 1e-4
 
 
+def test_several_draws_give_the_mean_of_their_losses_and_gradients_each_computed_on_its_own(tiny_pi05):
+    """The prefix that they share is computed once, and no number of it is lost."""
+    samples, draws = samples_of(tiny_pi05), 3
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((len(samples.actions), draws, *samples.actions.shape[1:])).astype(np.float32)
+    t = rng.uniform(0.1, 0.9, noise.shape[:2]).astype(np.float32)
+    model = experiment_of(tiny_pi05).model
+
+    def together(params):
+        return jnp.mean(flow_loss_of_draws(PiModel(model), params, samples.inputs, samples.actions, noise, t))
+
+    def alone(params, noise, t):
+        return jnp.mean(flow_loss_at(PiModel(model), params, samples.inputs, samples.actions, noise, t))
+
+    loss, gradient = jax.jit(jax.value_and_grad(together)).lower(tiny_pi05.params).compile(QUICK)(tiny_pi05.params)
+    arguments = [(tiny_pi05.params, noise[:, draw], t[:, draw]) for draw in range(draws)]
+    compiled = jax.jit(jax.value_and_grad(alone)).lower(*arguments[0]).compile(QUICK)
+    losses, gradients = zip(*(compiled(*each) for each in arguments), strict=True)
+    assert len({float(each) for each in losses}) == draws
+    assert float(loss) == pytest.approx(np.mean(losses), rel=1e-5)
+    expected = jax.tree.map(lambda *each: np.mean(each, axis=0), *gradients)
+    for found, mean in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(found, mean, atol=1e-4 * max(np.abs(mean).max(), 1e-3))
+
+
+def test_the_first_of_several_draws_is_openpis_and_the_others_are_new(tiny_pi05):
+    """Draws add to what one draws: the loss of one is not changed by asking for more."""
+    key, shape = jax.random.key(3), samples_of(tiny_pi05).actions.shape
+    one, three = (draw_noise_and_times(key, shape, draws) for draws in (1, 3))
+    openpis = sample_noise_and_time(key, shape)
+    for first, of_three, expected in zip(one, three, openpis, strict=True):
+        np.testing.assert_array_equal(first[:, 0], expected)
+        np.testing.assert_array_equal(of_three[:, 0], expected)
+        assert all(np.any(np.asarray(of_three[:, i]) != of_three[:, i - 1]) for i in (1, 2))
+
+
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(tiny_pi05):
     """Noise and times are those of the whole batch, and weights count over all of it."""
     samples, key = samples_of(tiny_pi05), jax.random.key(3)
@@ -146,13 +184,25 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(tiny_pi05):
     samples = samples.replace(weights=weights)
     size, reports = len(weights), []
     for parts in (1, size):
-        experiment = experiment_of(tiny_pi05, batch_size=size, accumulate_steps=parts)
+        experiment = experiment_of(tiny_pi05, batch_size=size, accumulate_steps=parts, draws_per_sample=2)
         gradients = jax.jit(make_gradients(experiment)).lower(tiny_pi05.params, key, samples).compile(QUICK)
         reports.append(jax.device_get(gradients(tiny_pi05.params, key, samples)))
     (loss, whole), (loss_in_parts, in_parts) = reports
     assert size > 1
     assert loss_in_parts == pytest.approx(loss, rel=1e-5)
     for expected, found in zip(*map(jax.tree.leaves, (whole, in_parts)), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4 * max(np.abs(expected).max(), 1e-3))
+
+
+def test_layers_one_by_one_give_the_gradient_of_the_loop_over_them(tiny_pi05):
+    samples, key, reports = samples_of(tiny_pi05), jax.random.key(3), []
+    for unrolled in (False, True):
+        experiment = experiment_of(tiny_pi05, unroll_layers=unrolled, draws_per_sample=2)
+        gradients = jax.jit(make_gradients(experiment)).lower(tiny_pi05.params, key, samples).compile(QUICK)
+        reports.append(jax.device_get(gradients(tiny_pi05.params, key, samples)))
+    (loss, looped), (loss_unrolled, unrolled) = reports
+    assert loss_unrolled == pytest.approx(loss, rel=1e-5)
+    for expected, found in zip(*map(jax.tree.leaves, (looped, unrolled)), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-4 * max(np.abs(expected).max(), 1e-3))
 
 

@@ -64,6 +64,7 @@ def _small(family: Family, task: str) -> Experiment:
         # From scratch, so the rate is a hundred times that of fine-tuning; the average forgets within a hundred steps.
         optimizer=OptimizerConfig(peak_lr=1e-3, end_lr=1e-4, warmup_steps=20, weight_decay=1e-4, ema_decay=0.98),
         mask_padded_steps=True,
+        unroll_layers=True,
         execution_horizon=8,
         save_every=200,
     )

@@ -37,7 +37,7 @@ def peak_flops(device: jax.Device) -> float | None:
 
 
 def training_flops(
-    model: ModelConfig, *, batch: int, cameras: int, prompt: int, frozen: Collection[str] = frozenset()
+    model: ModelConfig, *, batch: int, cameras: int, prompt: int, draws: int = 1, frozen: Collection[str] = frozenset()
 ) -> float:
     """Floating-point operations of one training step.
 
@@ -46,13 +46,14 @@ def training_flops(
         batch: samples in it.
         cameras: that the model sees.
         prompt: tokens that prompts are padded to.
+        draws: of noise and time for each sample, which share its prefix.
         frozen: paths of the leaves that do not train (`Freezing.frozen`).
     """
     seen = cameras * model.vision.tokens
     prefix = seen + prompt
     suffix = model.action_horizon + (0 if model.pi05 else 1)  # Pi0 has a token for the state
     flows = _flows(model, frozen)
-    tokens = {_VISION: seen, _LANGUAGE: prefix, _EXPERT: suffix}
+    tokens = {_VISION: seen, _LANGUAGE: prefix, _EXPERT: draws * suffix}
     products = sum(
         2 * tokens[part] * size * (1 + flows[part] + (path not in frozen)) for path, part, size in _weights(model)
     )
@@ -61,8 +62,8 @@ def training_flops(
     attention = (
         vision * (1 + 2 * flows[_VISION])
         + _attention(model.language, prefix, prefix) * (1 + 2 * flows[_LANGUAGE])
-        + _attention(model.language, suffix, prefix) * (1 + flows[_EXPERT] + flows[_LANGUAGE])
-        + _attention(model.language, suffix, suffix) * (1 + 2 * flows[_EXPERT])
+        + draws * _attention(model.language, suffix, prefix) * (1 + flows[_EXPERT] + flows[_LANGUAGE])
+        + draws * _attention(model.language, suffix, suffix) * (1 + 2 * flows[_EXPERT])
     )
     return float(batch * (products + attention))
 

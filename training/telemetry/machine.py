@@ -24,6 +24,7 @@ class Machine:
 
     def __init__(self, experiment: Experiment, cameras: int, prompt: int) -> None:
         sizes = {"batch": experiment.batch_size, "cameras": cameras, "prompt": prompt}
+        sizes["draws"] = experiment.draws_per_sample
         self._flops = training_flops(experiment.model, **sizes, frozen=Freezing.of(experiment).frozen)
         peak = peak_flops(jax.devices()[0])
         self._peak = None if peak is None else peak * jax.device_count()

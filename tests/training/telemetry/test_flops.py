@@ -41,6 +41,13 @@ def test_a_step_costs_in_proportion_to_its_batch():
     assert flops(preset("pi05"), batch=8) == 4 * flops(preset("pi05"))
 
 
+def test_another_draw_costs_the_suffix_and_not_the_prefix():
+    model = preset("pi05")
+    one, two, three = (flops(model, draws=draws) for draws in (1, 2, 3))
+    assert three - two == two - one
+    assert 6 * BATCH * model.action_horizon * 311_427_072 < two - one < 0.2 * one
+
+
 def test_pi0s_state_is_one_token_more():
     pi05 = replace(preset("pi05_small"), action_horizon=17)
     assert flops(preset("pi0_small")) == pytest.approx(flops(pi05))
@@ -77,13 +84,20 @@ def product_flops(program):
 
 
 @pytest.mark.parametrize(
-    "freeze", [None, ("PaliGemma/llm/*", "!*_1/*"), ("PaliGemma/*", "!*_1/*"), ("PaliGemma/img/*",)]
+    ("freeze", "draws"),
+    [
+        (None, 1),
+        (None, 3),
+        (("PaliGemma/llm/*", "!*_1/*"), 1),
+        (("PaliGemma/*", "!*_1/*"), 2),
+        (("PaliGemma/img/*",), 1),
+    ],
 )
-def test_the_products_of_the_traced_gradient_are_those_that_are_counted(freeze):
-    """Frozen weights have no gradient of their own, and none flows back through a frozen prefix."""
+def test_the_products_of_the_traced_gradient_are_those_that_are_counted(freeze, draws):
+    """Frozen weights have no gradient of their own, none flows back through a frozen prefix, and draws share it."""
     experiment = find_experiment("pi05_maniskill_stackcube_small")
-    experiment = replace(experiment, freeze=freeze, model=replace(experiment.model, remat=False))
-    counted = flops(experiment.model, frozen=Freezing.of(experiment).frozen)
+    experiment = replace(experiment, freeze=freeze, draws_per_sample=draws, unroll_layers=False)
+    counted = flops(experiment.model, draws=draws, frozen=Freezing.of(experiment).frozen)
     assert product_flops(traced(experiment)) == pytest.approx(counted, rel=0.02)
 
 

@@ -16,7 +16,15 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from training.pi05.model.modulation import Modulations
 from training.pi05.model.pi import ModelInput, PiModel
 
-__all__ = ["denoise", "denoising_times", "flow_loss", "flow_loss_at", "sample_noise_and_time", "sample_time"]
+__all__ = [
+    "denoise",
+    "denoising_times",
+    "flow_loss",
+    "flow_loss_at",
+    "flow_loss_of_draws",
+    "sample_noise_and_time",
+    "sample_time",
+]
 
 Params = PyTree[Array]
 
@@ -64,6 +72,29 @@ def flow_loss_at(
     noisy_actions = at * noise + (1 - at) * actions
     velocity = model.apply({"params": params}, inputs, noisy_actions, t)
     return jnp.square(velocity - (noise - actions))
+
+
+def flow_loss_of_draws(
+    model: PiModel,
+    params: Params,
+    inputs: ModelInput,
+    actions: Float[Array, "batch action_horizon action_dim"],
+    noise: Float[Array, "batch draws action_horizon action_dim"],
+    t: Float[Array, "batch draws"],
+) -> Float[Array, "batch action_horizon action_dim"]:
+    """The mean of `flow_loss_at` over several draws of noise and time for each sample.
+
+    The prefix sees neither noise nor time, so it is computed once, and its gradient is the draws' together.
+    """
+    prefix = model.apply({"params": params}, inputs, method=model.prefill)
+
+    def of_one(noise: Array, t: Array) -> Array:
+        at = t[:, None, None]
+        noisy_actions = at * noise + (1 - at) * actions
+        velocity = model.apply({"params": params}, prefix, inputs.state, noisy_actions, t, method=model.velocity)
+        return jnp.square(velocity - (noise - actions))
+
+    return jnp.mean(jax.vmap(of_one, in_axes=1)(noise, t), axis=0)
 
 
 def denoising_times(steps: int) -> Float[np.ndarray, "steps"]:

@@ -29,7 +29,7 @@ _VISIBLE_SECONDS = 60
 """A file that another machine wrote to a shared disk may take so long to be seen."""
 _MAY_CHANGE = frozenset(
     {"steps", "save_every", "log_every", "validate_every", "keep_every", "dataset", "tokenizer"}
-    | {"accumulate_steps", "fsdp_devices", "model.remat", "model.remat_policy"}
+    | {"accumulate_steps", "fsdp_devices", "model.remat", "model.remat_policy", "unroll_layers"}
     | {f"optimizer.{name}" for name in ("peak_lr", "end_lr", "warmup_steps", "decay_steps")}
 )
 """Settings that a resumed run may have otherwise than it began. Paths may move: what they hold is in `RunFacts`. How

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from training.augment import augment
 from training.experiment import Experiment
 from training.freezing import Freezing
+from training.image_shift import shift_images
 from training.pi05.model.flow import flow_loss_at, flow_loss_of_draws, sample_noise_and_time
 from training.pi05.model.params import flatten, unflatten
 from training.pi05.model.pi import ModelInput, PiModel
@@ -149,8 +150,7 @@ def _weighted_error(experiment: Experiment) -> Callable[[PyTree[Array], _Drawn],
 
 
 def _draw(experiment: Experiment, step_key: PRNGKeyArray, samples: Samples) -> _Drawn:
-    if experiment.augment:
-        samples = samples.replace(inputs=_augmented(samples.inputs, step_key))
+    samples = samples.replace(inputs=_augmented(experiment, samples.inputs, step_key))
     return _Drawn(samples, *draw_noise_and_times(step_key, samples.actions.shape, experiment.draws_per_sample))
 
 
@@ -161,8 +161,11 @@ def _kernel_norm(params: PyTree[Array]) -> Float[Array, ""]:
     return optax.global_norm([kernel.astype(jnp.float32) for kernel in kernels])
 
 
-def _augmented(inputs: ModelInput, step_key: PRNGKeyArray) -> ModelInput:
+def _augmented(experiment: Experiment, inputs: ModelInput, step_key: PRNGKeyArray) -> ModelInput:
     """The images changed by the first of the three keys that `sample_noise_and_time` splits from a step's; it leaves
     that one."""
     images_key, _, _ = jax.random.split(step_key, 3)
-    return inputs.replace(images=augment(images_key, inputs.images))
+    images = inputs.images
+    if experiment.shift_pixels:  # of a key of its own: openpi's augmentation stays what it is
+        images = shift_images(jax.random.fold_in(images_key, 0), images, experiment.shift_pixels)
+    return inputs.replace(images=augment(images_key, images) if experiment.augment else images)

@@ -8,35 +8,44 @@
 # BASE and the build arguments of pip: see policy_server.Dockerfile.
 ARG BASE=debian:bookworm-slim
 
-FROM ${BASE} AS build
+FROM ${BASE} AS dependencies
 ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv
 RUN python3 -m venv /opt/chunkwire
 ENV PATH=/opt/chunkwire/bin:$PATH \
     PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1
 WORKDIR /build
-# What the project needs changes less often than the project: a layer of its own.
-COPY pyproject.toml README.md LICENSE ./
+# What the project needs changes less often than the project: layers of its own, made with an empty one.
+COPY pyproject.toml LICENSE ./
 COPY docker/constraints/model.txt constraints.txt
 RUN mkdir -p proto/policy_protocol && mkdir policy_server sim_client training \
-    && touch proto/policy_protocol/__init__.py policy_server/__init__.py sim_client/__init__.py training/__init__.py
+    && touch README.md proto/policy_protocol/__init__.py \
+        policy_server/__init__.py sim_client/__init__.py training/__init__.py
 ARG ACCELERATOR=cuda12
 RUN if [ "$ACCELERATOR" = cpu ]; then jax=jax; else jax="jax[$ACCELERATOR]"; fi \
-    && pip install --constraint constraints.txt '.[train,lerobot,wandb]' "$jax"
+    && pip install --constraint constraints.txt '.[train,lerobot,wandb]' "$jax" \
+    && pip uninstall --yes chunkwire
+
+FROM dependencies AS project
+COPY README.md ./
 COPY proto proto
 COPY policy_server policy_server
 COPY training training
-RUN rm -r sim_client \
-    && pip install --no-deps --force-reinstall . && pip uninstall --yes --quiet setuptools pip
+RUN rm -r sim_client && pip install --no-deps --target /opt/project .
+
+FROM dependencies AS environment
+RUN pip uninstall --yes --quiet setuptools pip
 
 FROM ${BASE}
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3 \
     && rm -rf /var/lib/apt/lists/*
-COPY docker/as-owner /usr/local/bin/
-COPY --from=build /opt/chunkwire /opt/chunkwire
+COPY --from=environment /opt/chunkwire /opt/chunkwire
 # Nothing is written outside /runs, /cache and /tmp: the root filesystem may be read-only.
 RUN useradd --uid 1000 --no-create-home chunkwire && mkdir -m 1777 /cache /runs
-ENV PATH=/opt/chunkwire/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 CHUNKWIRE_CACHE=/cache
+COPY docker/as-owner /usr/local/bin/
+COPY --from=project /opt/project /opt/project
+ENV PATH=/opt/project/bin:/opt/chunkwire/bin:$PATH PYTHONPATH=/opt/project \
+    HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 CHUNKWIRE_CACHE=/cache
 VOLUME /cache
 USER chunkwire
 # Its default folder for runs is ./runs.

@@ -79,10 +79,7 @@ def _build(engine: docker.DockerClient, image: Image, screen: Screen) -> None:
             said.append(line)
             _show_step(line, image, screen)
         if "error" in event:
-            lines = "\n".join(f"  {line}" for line in said if line.strip())
-            raise ImageUnavailable(
-                f"{image.name} could not be built: {event['error']}. The end of the output:\n{lines}"
-            )
+            raise _not_built(image, str(event["error"]), said)
 
 
 def _not_built(image: Image, reason: str, said: Iterable[str]) -> ImageUnavailable:

@@ -25,6 +25,8 @@ from stacks import ROOT, Stack, free_port, run
 
 DEBIAN, FROM_PACKAGES = "debian:bookworm-slim", "chunkwire-base:bookworm"
 SERVER, SIM, TRAIN = "chunkwire/policy-server:test", "chunkwire/sim-client:test", "chunkwire/training:test"
+WHEELS_PORT = 8765
+"""Always the same: the engine's cache knows a step by its build arguments."""
 FIGURES: list[str] = []
 
 
@@ -66,9 +68,10 @@ def links() -> Iterator[str]:
         yield ""
         return
     quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=folder)) as server:
+    handler = functools.partial(quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", WHEELS_PORT), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
+        yield f"http://127.0.0.1:{WHEELS_PORT}/"
         server.shutdown()
 
 
@@ -112,6 +115,7 @@ def checkpoints(images: Images, workplace: Path) -> tuple[Path, Path]:
     timed("two demonstrations collected", lambda: run(*mounted, images.sim, *collect.split()))
     run(*mounted, images.train, "convert", "demos/stack.h5", "datasets/stack")
     train = "pi05_maniskill_stackcube_small --dataset datasets/stack --set steps=2 --set batch_size=2"
+    train += " --set optimizer.warmup_steps=1"
     for seed in (1, 2):
         name = ("--exp-name", f"seed{seed}", "--set", f"seed={seed}")
         timed("two training steps", lambda name=name: run(*mounted, images.train, *train.split(), *name))

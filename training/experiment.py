@@ -60,6 +60,10 @@ class Experiment:
     """None takes openpi's of the family, quantiles for Pi0.5 and z-scores for Pi0; it is never None once made."""
     discrete_state_input: bool = True
     """Write the normalised state into the prompt (Pi0.5)."""
+    state_noise: float = 0.0
+    """Standard deviation of the noise on the states that are trained on, in normalised units: 1 is half of the range of
+    the demonstrations. A number in the prompt is a word of its own to a model from scratch; without noise it learns
+    the demonstrations' states by heart."""
     batch_size: int = 32
     steps: int = 30_000
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -143,6 +147,8 @@ class Experiment:
             raise ValueError(f"held_out must be at least 0 and below 1, not {self.held_out}.")
         if not all(self.datasets):
             raise ValueError(f"dataset names nothing on one side of a comma: {self.dataset!r}.")
+        if self.state_noise < 0:
+            raise ValueError(f"state_noise must not be negative: {self.state_noise}.")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative: {self.seed}.")
         if not 0 <= self.optimizer.warmup_steps < self.decay_steps:

@@ -15,6 +15,7 @@ from training.pi05.transforms.tokenizer import Tokenizer, check_vocabulary
 from training.policy_spec import WIRE_PREFIX, build_spec
 from training.run_directory import RunFacts
 from training.samples import Samples, SampleTransform
+from training.state_noise import StateNoise
 
 __all__ = ["Inputs", "open_inputs"]
 
@@ -32,10 +33,13 @@ class Inputs:
     """Frames that cannot be decoded and are left out."""
     rows: slice
     """Of every batch, the rows that this process reads."""
+    state_noise: StateNoise
+    """On the states that are trained on; those to validate on are as they were recorded."""
 
     def samples(self, step: int) -> Samples:
         """This process's rows of the batch of a step; the batch is the same however many processes share it."""
-        return self.transform(self.loader.samples(self.loader.rows(step)[self.rows]))
+        batch = self.loader.samples(self.loader.rows(step)[self.rows])
+        return self.transform(self.state_noise.added(batch, step, self.rows))
 
     @property
     def facts(self) -> RunFacts:
@@ -98,4 +102,7 @@ def open_inputs(
         batch_size=experiment.batch_size,
         skip_corrupt=skip_corrupt,
     )
-    return Inputs(assets, loaders.train, loaders.validation, transform, loaders.corrupt_frames, rows)
+    noise = StateNoise(
+        experiment.state_noise, norm_stats["state"], spec.policy.normalization, experiment.seed, experiment.batch_size
+    )
+    return Inputs(assets, loaders.train, loaders.validation, transform, loaders.corrupt_frames, rows, noise)

@@ -6,14 +6,15 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from policy_server.bench.load import Load, Measurements
+if TYPE_CHECKING:
+    from policy_server.bench.load import Load, Measurements  # loaded when it is asked for: every `serve` comes by here
 
 __all__ = ["bench_command"]
 
@@ -44,7 +45,7 @@ def bench_command(
 
     Ends with 1 when not a single request was answered with actions.
     """
-    from policy_server.bench.load import put_load
+    from policy_server.bench.load import Load, put_load
     from policy_server.bench.report import report, summary
 
     load = Load(url, clients, batch, seconds, requests, _key(api_key_file), connect_timeout)

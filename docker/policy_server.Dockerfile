@@ -42,7 +42,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
 COPY --from=environment /opt/chunkwire /opt/chunkwire
 # Nothing is written outside /cache and /tmp: the root filesystem may be read-only.
 RUN useradd --uid 1000 --no-create-home chunkwire && mkdir -m 1777 /cache
-COPY docker/as-owner /usr/local/bin/
+COPY docker/as-owner docker/restarting /usr/local/bin/
 COPY --from=project /opt/project /opt/project
 ENV PATH=/opt/project/bin:/opt/chunkwire/bin:$PATH PYTHONPATH=/opt/project \
     HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 CHUNKWIRE_CACHE=/cache

@@ -57,6 +57,8 @@ def base(engine: docker.DockerClient) -> str:
         engine.images.pull(*DEBIAN.split(":"))
         return DEBIAN
     except docker.errors.APIError:
+        if engine.images.list(FROM_PACKAGES):
+            return FROM_PACKAGES
         timed(f"{FROM_PACKAGES} by debootstrap", lambda: run("sh", ROOT / "docker/make-base-image.sh", FROM_PACKAGES))
         return FROM_PACKAGES
 

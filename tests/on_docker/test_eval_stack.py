@@ -17,7 +17,8 @@ def test_two_checkpoints_on_two_tasks_are_compared_in_one_report(images, checkpo
     out = workplace / "matrix"
     command = [EVAL_STACK, "--checkpoint", f"first={first}", "--checkpoint", f"second={second}"]
     command += ["--env", "StackCube-v1,PushCube-v1", "--episodes", "1", "--out", out, "--no-build"]
-    command += ["--server-image", images.server, "--sim-image", images.sim, "--", "--workers", "1"]
+    command += ["--server-image", images.server, "--sim-image", images.sim, "--"]
+    command += ["--workers", "1", "--allow-mismatch", "simulation.env_ids"]  # no second task is worth a training here
     run(*command)
     for checkpoint in ("first", "second"):
         for task in ("StackCube-v1", "PushCube-v1"):

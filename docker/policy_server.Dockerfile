@@ -13,7 +13,7 @@ ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv
 RUN python3 -m venv /opt/chunkwire
 ENV PATH=/opt/chunkwire/bin:$PATH \
-    PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1
+    PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 # What the project needs changes less often than the project: layers of its own, made with an empty one.
 COPY pyproject.toml LICENSE ./
@@ -31,7 +31,8 @@ COPY README.md ./
 COPY proto proto
 COPY policy_server policy_server
 COPY training training
-RUN rm -r sim_client && pip install --no-deps --target /opt/project .
+RUN rm -r sim_client && pip install --no-deps --target /opt/project . \
+    && cd /opt/project/bin && rm eval-stack sim-client train
 
 FROM dependencies AS environment
 RUN pip uninstall --yes --quiet setuptools pip

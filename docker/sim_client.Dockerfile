@@ -1,12 +1,13 @@
 # The simulator client: ManiSkill on a CPU or a GPU, and no jax.
 #
 #   docker build -f docker/sim_client.Dockerfile -t chunkwire/sim-client .
-#   docker run --rm --network host -v $PWD/results:/results chunkwire/sim-client --env StackCube-v1 --episodes 20
+#   mkdir -p results && docker run --rm --network host --user $(id -u):$(id -g) -v $PWD/results:/results \
+#       chunkwire/sim-client --env StackCube-v1 --episodes 20
 #
 # Renders on an NVIDIA GPU where the container is given one (--gpus all), else on the CPU by Mesa's lavapipe.
 # torch comes from the package index, which has the CUDA build: it simulates on both. For a smaller image without CUDA,
 # name an index or a page of links that has torch's CPU build: --build-arg PIP_EXTRA_INDEX_URL=… or PIP_FIND_LINKS=….
-# BASE: see policy_server.Dockerfile.
+# BASE must have the Python of Debian 12: the pinned numpy and mplib have no wheels for 3.13.
 ARG BASE=debian:bookworm-slim
 
 FROM ${BASE} AS dependencies
@@ -14,7 +15,7 @@ ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv
 RUN python3 -m venv /opt/chunkwire
 ENV PATH=/opt/chunkwire/bin:$PATH \
-    PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1
+    PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 # What the project needs changes less often than the project: layers of its own, made with an empty one.
 COPY pyproject.toml LICENSE ./
@@ -28,7 +29,8 @@ FROM dependencies AS project
 COPY README.md ./
 COPY proto proto
 COPY sim_client sim_client
-RUN rm -r policy_server training && pip install --no-deps --target /opt/project .
+RUN rm -r policy_server training && pip install --no-deps --target /opt/project . \
+    && cd /opt/project/bin && rm eval-stack serve train
 
 FROM dependencies AS environment
 RUN pip uninstall --yes --quiet setuptools pip

@@ -2,7 +2,8 @@
 #
 #   docker build -f docker/training.Dockerfile -t chunkwire/training .
 #   docker build -f docker/training.Dockerfile -t chunkwire/training:cpu --build-arg ACCELERATOR=cpu .
-#   docker run --rm --gpus all --shm-size 8g -v $PWD/datasets:/datasets:ro -v $PWD/runs:/runs chunkwire/training \
+#   mkdir -p runs && docker run --rm --gpus all --shm-size 8g --user $(id -u):$(id -g) \
+#       -v $PWD/datasets:/datasets:ro -v $PWD/runs:/runs chunkwire/training \
 #       pi05_maniskill_stackcube --exp-name first --dataset /datasets/stackcube
 #
 # BASE and the build arguments of pip: see policy_server.Dockerfile.
@@ -13,7 +14,7 @@ ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv
 RUN python3 -m venv /opt/chunkwire
 ENV PATH=/opt/chunkwire/bin:$PATH \
-    PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1
+    PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 # What the project needs changes less often than the project: layers of its own, made with an empty one.
 COPY pyproject.toml LICENSE ./
@@ -31,7 +32,8 @@ COPY README.md ./
 COPY proto proto
 COPY policy_server policy_server
 COPY training training
-RUN rm -r sim_client && pip install --no-deps --target /opt/project .
+RUN rm -r sim_client && pip install --no-deps --target /opt/project . \
+    && cd /opt/project/bin && rm eval-stack serve sim-client
 
 FROM dependencies AS environment
 RUN pip uninstall --yes --quiet setuptools pip

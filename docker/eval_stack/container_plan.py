@@ -48,8 +48,7 @@ class ContainerPlan:
     alias: str = ""
     """Its host name in the network."""
     gpu: str = ""
-    """Index of an NVIDIA GPU; empty for none."""
-    gpu_capabilities: tuple[str, ...] = ("gpu",)
+    """Index of an NVIDIA GPU; empty for none. What of its driver is mounted, the image's environment says."""
 
     @property
     def command(self) -> str:
@@ -76,7 +75,7 @@ class ContainerPlan:
     def _devices(self) -> list[DeviceRequest]:
         if not self.gpu:
             return []
-        return [DeviceRequest(driver="nvidia", device_ids=[self.gpu], capabilities=[list(self.gpu_capabilities)])]
+        return [DeviceRequest(driver="nvidia", device_ids=[self.gpu], capabilities=[["gpu"]])]
 
 
 def user_for(folder: Path) -> str:

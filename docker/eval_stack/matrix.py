@@ -31,6 +31,8 @@ _SERVE_ARGS_OF_OURS = {
     "--checkpoint": "Pass --checkpoint to eval-stack.",
     "--host": "Leave it out.",
     "--port": "Leave it out.",
+    "--tls-cert": "Leave it out: the stack has a network of its own.",
+    "--tls-key": "Leave it out: the stack has a network of its own.",
     "--follow": "Name the steps: --checkpoint NAME=DIR, once for each.",
 }
 

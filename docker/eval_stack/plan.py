@@ -137,5 +137,4 @@ def _client(matrix: Matrix, checkpoint: Checkpoint, network: str, image: str, gp
         mounts=(Mount(str(matrix.out / checkpoint.name), str(folder), writable=True),),
         network=network,
         gpu=gpu,
-        gpu_capabilities=("gpu", "graphics"),
     )

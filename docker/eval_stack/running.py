@@ -12,6 +12,7 @@ import docker
 from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
 
 from eval_stack.container import RunningContainer, exit_code, send_signal
 from eval_stack.container_plan import ContainerPlan
@@ -74,7 +75,7 @@ class Running:
         try:
             self.stop()
             kept = self._containers()
-        except (DockerException, RequestException) as problem:
+        except (DockerException, RequestException, HTTPError) as problem:
             self._screen.say(f"Containers may be left: {problem}. `eval-stack clean` removes them.")
             return
         if kept:
@@ -94,7 +95,8 @@ class Running:
                 send_signal(container, "SIGKILL")
         if not self._keep:
             for network in self._engine.networks.list(filters={"label": f"{STACK}={self._owner.run}"}):
-                network.remove()
+                with suppress(NotFound):
+                    network.remove()
 
 
 def _end(containers: Iterable[Container], role: str) -> None:
@@ -108,8 +110,9 @@ def _end(containers: Iterable[Container], role: str) -> None:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM do nothing in the block, which takes a second."""
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Ctrl-C, SIGTERM and a closing terminal do nothing in the block, which takes a second."""
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:

@@ -30,6 +30,11 @@ def test_model_and_simulator_never_share_an_image(images):
     assert not missing(images.sim, "mani_skill")
 
 
+def test_an_image_holds_the_one_command_that_can_run_in_it(images):
+    for image, command in ((images.server, "serve"), (images.sim, "sim-client"), (images.train, "train")):
+        assert inside(image, "ls", "/opt/project/bin").stdout == f"{command}\n"
+
+
 @pytest.mark.parametrize("image", ["server", "sim", "train"])
 def test_an_image_holds_no_build_tools_and_its_user_is_not_root(images, image):
     name = getattr(images, image)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -206,20 +205,18 @@ class PolicyService:
         question.forget_observations()
 
         def chunks(numbers: Sequence[int]) -> Awaitable[Sequence[ActionChunk]]:
-            waiting = ((rows[number], question.row_seed(number)) for number in numbers)
+            waiting = [(rows[number], question.row_seed(number)) for number in numbers]
             return self._chunks(waiting, expires, record.client)
 
         computed = await of_one_checkpoint(chunks, len(rows))
         return _together(computed) if question.batched else computed[0]
 
     async def _chunks(
-        self, rows: Iterable[tuple[Any, int | None]], expires: float, client: str
+        self, rows: Sequence[tuple[Any, int | None]], expires: float, client: str
     ) -> Sequence[ActionChunk]:
         """One chunk a row, each with its noise seed. Where one fails, or nobody waits, they leave the queue."""
-        futures: list[Future[ActionChunk]] = []
+        futures = self._batcher.submit_all(rows, expires, client)
         try:
-            for row, noise_seed in rows:
-                futures.append(self._batcher.submit(row, noise_seed, expires, client))
             return await answers(futures)
         finally:
             for future in futures:

@@ -89,22 +89,34 @@ class Batcher:
     def submit(
         self, row: Any, noise_seed: int | None = None, expires: float | None = None, client: Hashable = None
     ) -> Future[ActionChunk]:
-        """Queue one row. Its future gives a chunk with `infer_ms` and `queue_ms`, or raises a `ChunkwireError`.
+        """Queue one row, as `submit_all` does several."""
+        return self.submit_all([(row, noise_seed)], expires, client)[0]
+
+    def submit_all(
+        self, rows: Sequence[tuple[Any, int | None]], expires: float | None = None, client: Hashable = None
+    ) -> list[Future[ActionChunk]]:
+        """Queue rows together: a free device begins with all of them that fit in a batch.
 
         Args:
-            expires: moment of `time.perf_counter` after which nobody wants the answer.
-            client: whose row it is; clients take turns.
+            rows: each with its noise seed.
+            expires: moment of `time.perf_counter` after which nobody wants the answers.
+            client: whose rows they are; clients take turns.
+
+        Returns:
+            Futures that give a chunk with `infer_ms` and `queue_ms`, or raise a `ChunkwireError`.
 
         Raises:
-            Overloaded: too many rows wait already.
+            Overloaded: too many rows wait already; none of these does.
         """
-        waiting = WaitingRow(row, noise_seed, expires, client)
+        waiting = [WaitingRow(row, noise_seed, expires, client) for row, noise_seed in rows]
         if self._patience is not None:
-            self._patience.asked(waiting)
+            for each in waiting:
+                self._patience.asked(each)
         if not self._queue.put(waiting, client):
-            waiting.future.cancel()
+            for each in waiting:
+                each.future.cancel()
             raise Overloaded(f"{self._queue.most} requests are waiting already; ask again later.")
-        return waiting.future
+        return [each.future for each in waiting]
 
     def stop(self) -> None:
         """Answer what waits, then end the threads."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
@@ -37,16 +37,16 @@ class FairQueue(Generic[T]):
     def __len__(self) -> int:
         return self._count
 
-    def put(self, item: T, client: Hashable) -> bool:
-        """Let an item wait; False when too many wait already."""
+    def put(self, items: Sequence[T], client: Hashable) -> bool:
+        """Let items of a client wait, for a taker that sees all of them; False when they would be too many."""
         with self._lock:
-            if self._count >= self.most:
+            if self._count + len(items) > self.most:
                 self._drop_unwanted()
-            if self._count >= self.most or self._closed:
+            if self._count + len(items) > self.most or self._closed:
                 return False
-            self._waiting.setdefault(client, deque()).append(item)
-            self._count += 1
-            self._wake(1)
+            self._waiting.setdefault(client, deque()).extend(items)
+            self._count += len(items)
+            self._wake(len(items))
             return True
 
     def take(self, most: int) -> list[T]:

@@ -128,6 +128,21 @@ def test_a_full_queue_answers_overloaded_at_once(policy, batcher):
         batcher.submit(9, None, None)
 
 
+def test_rows_that_do_not_all_fit_into_the_queue_leave_it_as_it_is(policy, batcher):
+    blocked(policy, batcher)
+    batcher.submit_all([(row, None) for row in range(4)])
+    with pytest.raises(Overloaded, match="6 requests are waiting already"):
+        batcher.submit_all([(row, None) for row in range(3)])
+    assert batcher.waiting == 4
+
+
+def test_a_free_device_begins_with_all_rows_of_a_request(policy, batcher):
+    for _ in range(100):  # the device thread wakes for the first row
+        for done in batcher.submit_all([(row, None) for row in range(4)]):
+            done.result(10)
+    assert policy.batches == [([0, 1, 2, 3], 4)] * 100
+
+
 def test_an_expired_row_is_dropped_before_the_device_sees_it(policy, batcher):
     first = blocked(policy, batcher)
     late = batcher.submit(5, None, time.perf_counter() + 0.001)
@@ -227,20 +242,20 @@ def test_every_batch_and_every_wait_is_counted(policy):
 def test_clients_take_turns_however_many_rows_one_of_them_sends():
     queue = FairQueue(100)
     for row in range(5):
-        queue.put(f"a{row}", "a")
+        queue.put([f"a{row}"], "a")
     for client in "bc":
-        queue.put(f"{client}0", client)
+        queue.put([f"{client}0"], client)
     assert queue.take(4) == ["a0", "b0", "c0", "a1"]
-    queue.put("b1", "b")
+    queue.put(["b1"], "b")
     assert queue.take(8) == ["a2", "b1", "a3", "a4"]
     assert len(queue) == 0
 
 
 def test_a_closed_queue_gives_what_it_has_and_then_nothing():
     queue = FairQueue(2)
-    assert queue.put(1, None)
+    assert queue.put([1], None)
     queue.close()
-    assert not queue.put(2, None)
+    assert not queue.put([2], None)
     assert queue.take(5) == [1]
     assert queue.take(5) == []
 
@@ -249,10 +264,10 @@ def test_rows_of_clients_that_left_cost_nobody_a_turn_or_a_place():
     gone = {"a0", "a1", "b0"}
     queue = FairQueue(5, wanted=lambda row: row not in gone)
     for row in ("a0", "a1", "a2", "b0"):
-        queue.put(row, row[0])
+        queue.put([row], row[0])
     assert queue.take(1) == ["a2"]
     for row in ("c0", "a0", "c1", "c2", "a1"):
-        assert queue.put(row, row[0])
+        assert queue.put([row], row[0])
     assert queue.take_ahead(4) == []  # three of them are wanted
     assert queue.take_ahead(3) == ["c0", "c1", "c2"]
     assert len(queue) == 0
@@ -272,10 +287,10 @@ def test_a_queue_full_of_rows_that_nobody_wants_takes_new_ones(policy, batcher):
 def test_a_taker_does_not_end_for_a_queue_of_rows_that_nobody_wants():
     queue, taken = FairQueue(5, wanted=lambda row: row != "gone"), []
     taker = threading.Thread(target=lambda: taken.extend(queue.take(2)), daemon=True)
-    queue.put("gone", None)
+    queue.put(["gone"], None)
     taker.start()
     time.sleep(0.05)
-    queue.put("wanted", None)
+    queue.put(["wanted"], None)
     taker.join(10)
     assert taken == ["wanted"]
 
@@ -283,9 +298,9 @@ def test_a_taker_does_not_end_for_a_queue_of_rows_that_nobody_wants():
 def test_a_busy_taker_gets_a_full_batch_or_nothing_and_nothing_while_another_is_idle():
     queue = FairQueue(10)
     for row in range(3):
-        queue.put(row, row)
+        queue.put([row], row)
     assert queue.take_ahead(4) == []
-    queue.put(3, 3)
+    queue.put([3], 3)
     assert queue.take_ahead(4) == [0, 1, 2, 3]
     taken, looked = [], threading.Event()
     queue._wakes = SimpleNamespace(put=lambda _: None, get=lambda: looked.wait(10))
@@ -293,7 +308,7 @@ def test_a_busy_taker_gets_a_full_batch_or_nothing_and_nothing_while_another_is_
     idle.start()
     while not queue._asleep:  # nothing else tells that it waits
         time.sleep(0.001)
-    queue.put(4, 4)
+    queue.put([4], 4)
     assert queue.take_ahead(1) == []  # the idle one is woken, and has not looked yet
     looked.set()
     idle.join(10)

@@ -281,10 +281,10 @@ def test_a_taker_that_waits_for_more_takes_them_as_soon_as_there_are_enough():
     queue, taken = FairQueue(9), []
     taker = threading.Thread(target=lambda: taken.extend(queue.take_soon(2, 8, 30)), daemon=True)
     taker.start()
-    queue.put(0, "a")
+    queue.put([0], "a")
     time.sleep(0.05)
     assert taken == []
-    queue.put(1, "b")
+    queue.put([1], "b")
     taker.join(10)
     assert taken == [0, 1]
 
@@ -292,9 +292,9 @@ def test_a_taker_that_waits_for_more_takes_them_as_soon_as_there_are_enough():
 def test_a_taker_that_waits_for_more_goes_on_with_what_there_is_when_the_time_is_over():
     queue = FairQueue(9)
     assert queue.take_soon(2, 8, 0.01) == []
-    queue.put(0, "a")
+    queue.put([0], "a")
     assert queue.take_soon(2, 8, 0.01) == [0]
-    threading.Timer(0.05, queue.put, (1, "a")).start()
+    threading.Timer(0.05, queue.put, ([1], "a")).start()
     assert queue.take(8) == [1]  # and its next sleep has a wake of its own
 
 

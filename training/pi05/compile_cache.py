@@ -19,7 +19,7 @@ import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jax.stages import Compiled, Lowered
 
-from training.pi05.download import cache_directory
+from training.pi05.download import cache_directory, users_own
 
 __all__ = ["compile_kept", "is_keeping", "stop_keeping", "takes_no_more", "traced_folder", "use_compile_cache"]
 
@@ -38,10 +38,10 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 def use_compile_cache(directory: Path | None = None) -> None:
     """Keep what jax compiles in `directory`, or in the user's cache. Call before anything is compiled.
 
-    A folder that cannot be written is only read, with a warning. In one that all may write, as `/tmp` or the volume of
-    the images, each user has one of their own.
+    A folder that cannot be written is only read, with a warning. In one that all may write each user has one of their
+    own, see `users_own`.
     """
-    folder = _users_own(directory, cache_directory())
+    folder = cache_directory() / "compiled" if directory is None else users_own(directory)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -56,18 +56,6 @@ def use_compile_cache(directory: Path | None = None) -> None:
         _warn_of_other_writers(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def _users_own(directory: Path | None, cache: Path) -> Path:
-    """`directory`, or `compiled` in the cache; inside of either if that is shared on purpose: sticky, all write."""
-    shared = directory or cache
-    try:
-        mode = shared.stat().st_mode
-    except OSError:
-        mode = 0
-    if mode & stat.S_ISVTX and mode & _OTHERS_WRITE:
-        return shared / f"compiled-{os.getuid()}"
-    return directory or cache / "compiled"
 
 
 def _warn_of_other_writers(folder: Path) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from policy_protocol.errors import ChunkwireError
 from training.pi05.download_progress import DownloadProgress
 from training.pi05.remote_files import RemoteFiles, is_public
 
-__all__ = ["DownloadFailed", "cache_directory", "cached_directory", "cached_file"]
+__all__ = ["DownloadFailed", "cache_directory", "cached_directory", "cached_file", "users_own"]
 
 
 class DownloadFailed(ChunkwireError):
@@ -30,9 +31,20 @@ class DownloadFailed(ChunkwireError):
 
 
 def cache_directory() -> Path:
-    """`$CHUNKWIRE_CACHE`, else `chunkwire` in `$XDG_CACHE_HOME`, else `~/.cache/chunkwire`."""
+    """`$CHUNKWIRE_CACHE`, else `chunkwire` in `$XDG_CACHE_HOME`, else `~/.cache/chunkwire`, as `users_own` has it."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("CHUNKWIRE_CACHE") or Path(base) / "chunkwire")
+    return users_own(Path(os.environ.get("CHUNKWIRE_CACHE") or Path(base) / "chunkwire"))
+
+
+def users_own(folder: Path) -> Path:
+    """`folder`, or the user's own one inside if it is shared on purpose: sticky, all write, as `/tmp` and the volume of
+    the images. What one user wrote there another could neither replace nor, with a strict umask, read."""
+    try:
+        mode = folder.stat().st_mode
+    except OSError:
+        mode = 0
+    shared = mode & stat.S_ISVTX and mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return folder / f"user-{os.getuid()}" if shared else folder
 
 
 def cached_file(source: str) -> Path:

@@ -153,9 +153,9 @@ def test_in_a_folder_that_all_may_write_each_user_has_one_of_their_own(tmp_path,
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache").chmod(0o1777)  # as the volume of the images
     monkeypatch.setenv("CHUNKWIRE_CACHE", str(tmp_path / "cache"))
-    for named in (None, tmp_path / "cache"):
+    users = tmp_path / f"cache/user-{os.getuid()}"
+    for named, own in ((tmp_path / "cache", users), (None, users / "compiled")):
         use_compile_cache(named)
-        own = tmp_path / f"cache/compiled-{os.getuid()}"
         assert jax.config.jax_compilation_cache_dir == str(own)
         assert own.stat().st_mode & 0o777 == 0o700
     assert not caplog.messages

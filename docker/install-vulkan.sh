@@ -10,6 +10,7 @@ set -eu
 
 PATH=$PATH:/usr/sbin:/sbin
 MESA_WANTED=24.3
+HERE=$(cd "$(dirname "$0")" && pwd)
 BACKPORTS_LIST=/etc/apt/sources.list.d/chunkwire-backports.sources
 
 say() { printf '%s\n' "install-vulkan: $*" >&2; }
@@ -93,45 +94,9 @@ advice() { # MISSING...: what a person should install
     say "Without a Vulkan driver the simulator still runs physics (--render-backend none), but no camera."
 }
 
-# The mirror and keyring of the suite "bookworm", from deb822 files (Types/URIs/Suites/Components/Signed-By) and from
-# one-line files (deb [options] URI suite components). Prints "URI KEYRING"; KEYRING may be "-".
-bookworm_source() {
-    for file in /etc/apt/sources.list.d/*.sources; do
-        [ -r "$file" ] || continue
-        awk '
-            function flush() { if (uri && suite && !done && !disabled) { print uri, (key ? key : "-"); done = 1 } reset() }
-            function reset() { uri = suite = key = disabled = "" }
-            /^[[:space:]]*$/ { flush(); next }
-            /^#/ { next }
-            tolower($1) == "uris:" { uri = $2 }
-            tolower($1) == "suites:" { for (i = 2; i <= NF; i++) if ($i == "bookworm") suite = 1 }
-            tolower($1) == "signed-by:" { key = $2 }
-            tolower($1) == "enabled:" && tolower($2) == "no" { disabled = 1 }
-            END { flush() }
-        ' "$file"
-    done
-    for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
-        [ -r "$file" ] || continue
-        awk '
-            $1 != "deb" { next }
-            {
-                line = $0; key = "-"
-                if (match(line, /\[[^]]*\]/)) {
-                    options = substr(line, RSTART + 1, RLENGTH - 2)
-                    line = substr(line, 1, RSTART - 1) substr(line, RSTART + RLENGTH)
-                    count = split(options, option, " ")
-                    for (i = 1; i <= count; i++) if (option[i] ~ /^signed-by=/) key = substr(option[i], 11)
-                }
-                split(line, word, " ")
-                if (word[3] == "bookworm") print word[2], key
-            }
-        ' "$file"
-    done
-}
-
 enable_backports() {
     apt-cache policy 2>/dev/null | grep -q 'n=bookworm-backports' && return 0
-    found=$(bookworm_source | head -n 1)
+    found=$(sh "$HERE/bookworm-source.sh")
     [ -n "$found" ] || fail "no apt source for the suite bookworm was found, so the mirror for bookworm-backports is unknown"
     uri=${found%% *}
     key=${found#* }

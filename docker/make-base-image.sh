@@ -4,12 +4,14 @@
 #   sudo sh docker/make-base-image.sh [IMAGE]      the image's name, by default chunkwire-base:bookworm
 #
 # Then build with --build-arg BASE=chunkwire-base:bookworm (compose and eval-stack: BASE_IMAGE=chunkwire-base:bookworm).
-# The mirror is the one that this host's apt uses for bookworm, or MIRROR=URL. Certificates that this host trusts
+# The mirror is the one that this host's apt uses for bookworm, or MIRROR=URL; security updates come from
+# debian-security beside it, or SECURITY_MIRROR=URL. Certificates that this host trusts
 # beside Debian's own (/usr/local/share/ca-certificates) are trusted in the image too.
 set -eu
 
 IMAGE=${1:-chunkwire-base:bookworm}
 SUITE=bookworm
+HERE=$(cd "$(dirname "$0")" && pwd)
 
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -22,15 +24,6 @@ fail() {
 
 require() { # COMMAND PACKAGE
     command -v "$1" >/dev/null 2>&1 || fail "$1 is missing. As root: apt-get install $2"
-}
-
-host_mirror() { # of the first deb822 or one-line source of the suite; empty without one
-    for file in /etc/apt/sources.list.d/*.sources; do
-        [ -r "$file" ] && awk -v suite=$SUITE '
-            tolower($1) == "uris:" { uri = $2 }
-            tolower($1) == "suites:" { for (i = 2; i <= NF; i++) if ($i == suite) print uri }
-        ' "$file"
-    done | head -n 1
 }
 
 slim_down() { # ROOT: what no container reads
@@ -49,7 +42,7 @@ trust_what_the_host_trusts() { # ROOT
 }
 
 write_sources() { # ROOT MIRROR
-    security="${2%/debian*}/debian-security"
+    security=${SECURITY_MIRROR:-${2%/debian*}/debian-security}
     printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n\n' \
         "$2" "$SUITE $SUITE-updates" /usr/share/keyrings/debian-archive-keyring.gpg \
         "$security" "$SUITE-security" /usr/share/keyrings/debian-archive-keyring.gpg \
@@ -62,7 +55,7 @@ main() {
     require debootstrap debootstrap
     require docker docker.io
     docker info >/dev/null 2>&1 || fail "the Docker engine does not answer. Start it: systemctl start docker"
-    mirror=${MIRROR:-$(host_mirror)}
+    mirror=${MIRROR:-$(sh "$HERE/bookworm-source.sh" | cut -d ' ' -f 1)}
     root=$(mktemp -d)
     trap 'rm -rf "$root"' EXIT
     say "installing Debian $SUITE into a folder"

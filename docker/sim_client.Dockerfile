@@ -36,7 +36,7 @@ FROM dependencies AS environment
 RUN pip uninstall --yes --quiet setuptools pip
 
 FROM ${BASE}
-COPY docker/install-vulkan.sh docker/nvidia/ /tmp/vulkan/
+COPY docker/install-vulkan.sh docker/bookworm-source.sh docker/nvidia/ /tmp/vulkan/
 # Mesa first: it is what install-vulkan.sh looks for where no NVIDIA driver is. The driver's own libraries come from the
 # host with the GPU; the two files tell the Vulkan loader and EGL of them.
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3 \

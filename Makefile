@@ -132,7 +132,16 @@ tokenizer: setup ## Train the small tokenizer anew
 pins: ## Write what is installed now as the new pins
 	for side in model:.venv simulator:.venv-sim; do
 		file=docker/constraints/$${side%%:*}.txt
-		{ grep '^#' $$file; $${side##*:}/bin/pip freeze --exclude-editable | grep -v '^openpi-client' | sed 's/+cpu$$//' | sort -f; } > $$file.new
+		{
+			grep '^#' $$file
+			{
+				$${side##*:}/bin/pip freeze --exclude-editable | grep -v '^openpi-client' | sed 's/+cpu$$//'
+				# What the images have beside it.
+				[ $$side != model:.venv ] || $(MODEL)/pip install --quiet --dry-run --report - 'jax[cuda12]' '.[wandb]' |
+					$(MODEL)/python -c 'import json, sys; [print("{name}=={version}".format(**each["metadata"])) for each in json.load(sys.stdin)["install"]]' |
+					grep -v '^chunkwire='
+			} | sort -f
+		} > $$file.new
 		mv $$file.new $$file
 	done
 

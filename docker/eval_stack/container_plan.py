@@ -65,7 +65,7 @@ class ContainerPlan:
             "user": self.user,
             "mounts": [_docker_mount(mount) for mount in self.mounts],
             "read_only": True,
-            "tmpfs": {"/tmp": ""},
+            "tmpfs": {"/tmp": "exec"},
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges:true"],
             "device_requests": self._devices(),

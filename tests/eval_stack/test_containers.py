@@ -21,7 +21,7 @@ def test_every_container_is_confined(eval_stack, engine, two_by_two):
         config = host_config(container)
         assert container.created["user"] == f"{os.getuid()}:{os.getgid()}"
         assert config["ReadonlyRootfs"] is True
-        assert config["Tmpfs"] == {"/tmp": ""}
+        assert config["Tmpfs"] == {"/tmp": "exec"}
         assert config["CapDrop"] == ["ALL"]
         assert config["SecurityOpt"] == ["no-new-privileges:true"]
         assert "PortBindings" not in config

@@ -92,8 +92,9 @@ def test_a_client_that_fails_gives_the_stack_its_exit_code(stack):
     assert "Did you mean 'StackCube-v1'?" in output
 
 
-def test_a_checkpoint_that_is_not_there_is_named_before_anything_starts(stack):
-    one = stack(ONE, CHECKPOINT="/no/such/step")
+@COMPOSES
+def test_a_checkpoint_that_is_not_there_is_named_before_anything_starts(stack, compose):
+    one = stack(compose, CHECKPOINT="/no/such/step")
     code, output = one.run("up", "--exit-code-from", "sim")
     assert code != 0
     assert "/no/such/step" in output
@@ -101,18 +102,38 @@ def test_a_checkpoint_that_is_not_there_is_named_before_anything_starts(stack):
     assert containers(one, "sim") == [] or all(state_of(name) == "created" for name in containers(one, "sim"))
 
 
-def test_a_server_that_cannot_serve_ends_the_stack_with_its_reason(stack, tmp_path):
+@COMPOSES
+def test_a_server_that_cannot_serve_ends_the_stack_with_its_reason(stack, compose, tmp_path):
     empty = tmp_path / "29999"
     empty.mkdir()
     for place in (empty, *empty.parents[:3]):
         place.chmod(0o755)
-    one = stack(ONE, CHECKPOINT=empty)
+    one = stack(compose, CHECKPOINT=empty)
     code, _ = one.run("up", "--exit-code-from", "sim")
     assert code != 0
     (server,) = containers(one, "server")
     logs = subprocess.run(["docker", "logs", server], capture_output=True, text=True)
     assert "/checkpoint" in logs.stderr
     assert not list(one.results.rglob("episodes.jsonl"))
+
+
+def test_results_that_cannot_be_written_are_named(stack):
+    one = stack(ONE)
+    os.chown(one.results, 12345, 23456)
+    one.results.chmod(0o555)
+    code, output = one.run("up", "--exit-code-from", "sim")
+    assert code == 1
+    assert "/results" in output
+    assert "Permission denied" in output
+
+
+def test_without_a_flag_the_server_ends_itself_after_its_clients(stack):
+    one = stack(ONE, EPISODES=1, SERVE_ARGS="--idle-timeout 0.2")
+    code, output = one.run("up")
+    assert code == 0, output
+    assert "nobody asked anything for 12 s" in output
+    assert len(records(one.results)) == 1
+    assert all(state_of(name) == "exited" for name in (*containers(one, "server"), *containers(one, "sim")))
 
 
 def test_a_port_that_is_taken_is_said(stack):

@@ -36,6 +36,13 @@ def convert_command(
     control_mode: Annotated[
         str | None, typer.Option("--control-mode", help="ManiSkill control mode, if not recorded.")
     ] = None,
+    drop_idle_start: Annotated[
+        bool,
+        typer.Option(
+            "--drop-idle-start",
+            help="Leave out the steps before the hand's first move in which the gripper rests too, but for the first.",
+        ),
+    ] = False,
     include_failures: Annotated[
         bool, typer.Option("--include-failures", help="Also take episodes that did not reach the goal.")
     ] = False,
@@ -58,6 +65,7 @@ def convert_command(
         images="video" if video else "image",
         state=state or None,
         given=GivenFacts(prompt, fps, sim_freq, robot_uids, control_mode),
+        drop_idle_start=drop_idle_start,
         include_failures=include_failures,
         overwrite=overwrite,
         workers=workers,
@@ -76,4 +84,6 @@ def _report(out: Path, facts: DatasetFacts) -> None:
     console.print(
         f"  length   median {lengths['q50']:.0f}, 95% {lengths['q95']:.0f}, longest {lengths['max']:.0f} steps"
     )
+    if facts.idle_steps_left_out:
+        console.print(f"  left out {facts.idle_steps_left_out} idle steps at the episodes' starts")
     console.print(f"  content  {facts.fingerprint[:16]}")

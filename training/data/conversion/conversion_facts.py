@@ -37,6 +37,7 @@ def write_conversion_facts(
     recordings: Sequence[Demonstrations],
     fields: tuple[StateField, ...],
     entries: Sequence[EpisodeEntry],
+    recorded_steps: int,
 ) -> DatasetFacts:
     """Put the facts and the norm stats beside the finished data, which is not yet renamed."""
     dataset, first = Dataset(writer.root), recordings[0].recording
@@ -60,6 +61,7 @@ def write_conversion_facts(
         },
         demonstration_seeds=tuple(entry.seed for entry in entries if entry.seed is not None),
         frame_stride=first.frame_stride,
+        idle_steps_left_out=recorded_steps - dataset.rows,
         fingerprint=ContentHash(dataset).hex,
         versions=first.versions,
     )

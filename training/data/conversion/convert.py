@@ -18,6 +18,7 @@ from policy_protocol.spec import StateField
 from training.data.conversion.conversion_facts import action_names, camera_key, write_conversion_facts
 from training.data.conversion.demonstrations import Demonstrations
 from training.data.conversion.episode_parts import EpisodeParts, PartJob, read_part
+from training.data.conversion.idle_start import HAND, JOINTS
 from training.data.conversion.recording import EpisodeEntry, GivenFacts
 from training.data.conversion.state_fields import default_state, field_names, parse_state
 from training.data.conversion.workers import prepare_in_order
@@ -41,6 +42,7 @@ def convert(
     images: Literal["image", "video"] = "image",
     state: Sequence[str] | None = None,
     given: GivenFacts | None = None,
+    drop_idle_start: bool = False,
     include_failures: bool = False,
     overwrite: bool = False,
     workers: int = 1,
@@ -54,6 +56,7 @@ def convert(
         images: frames as PNG inside parquet (exact), or as H.264 video (smaller).
         state: what the state is made of, such as `agent/qpos[0:8]`; by default `default_state` of the environment.
         given: facts that ManiSkill's own recordings do not state.
+        drop_idle_start: leave out the steps at an episode's start in which nothing moves (`idle_start`).
         include_failures: also take episodes that did not reach the goal.
         overwrite: replace the dataset at `out`.
         workers: processes that read and encode episodes; with 1 it is this one. Each holds one episode in memory.
@@ -72,12 +75,15 @@ def convert(
         _check_agreement(recordings)
         first = recordings[0]
         fields = parse_state(state or default_state(first.recording.env_id), first.widths)
+        if drop_idle_start:
+            _require_motion(recordings)
         episodes = _choose(recordings, include_failures)
         strided = any(demonstrations.strided for demonstrations in recordings)
         features = _features(first, fields, images, strided)
-        parts = EpisodeParts(Path(out), [part.recording.path for part in recordings], fields, images == "image")
+        encode, sources = images == "image", [part.recording.path for part in recordings]
+        parts = EpisodeParts(Path(out), sources, fields, drop_idle_start, encode)
         jobs = [
-            PartJob(owner.recording.path, given, entry, fields, images == "image", parts.path(index, entry))
+            PartJob(owner.recording.path, given, entry, fields, drop_idle_start, encode, parts.path(index, entry))
             for owner, entry in episodes
             for index in [recordings.index(owner)]
         ]
@@ -94,7 +100,8 @@ def convert(
                 for (owner, _), path in zip(episodes, _with_progress(prepared, len(jobs)), strict=True):
                     _add(writer, path, owner.recording.prompt, strided)
             writer.write_metadata()
-            facts = write_conversion_facts(writer, recordings, fields, [entry for _, entry in episodes])
+            steps = sum(owner.steps(entry) for owner, entry in episodes)
+            facts = write_conversion_facts(writer, recordings, fields, [entry for _, entry in episodes], steps)
             writer.commit()
         parts.remove()
     return facts
@@ -132,6 +139,16 @@ def _check_agreement(recordings: Sequence[Demonstrations]) -> None:
             _agree(first, other, name, getattr(first, name), getattr(other, name))
         for camera in first.cameras:
             _agree(first, other, f"size of {camera}", first.image_size(camera), other.image_size(camera))
+
+
+def _require_motion(recordings: Sequence[Demonstrations]) -> None:
+    for demonstrations in recordings:
+        for source in (JOINTS, HAND):
+            if source not in demonstrations.widths:
+                raise DemonstrationsInvalid(
+                    f"{demonstrations.recording.path} has no {source!r}, so nothing says when the robot begins to "
+                    "move. Leave out --drop-idle-start."
+                )
 
 
 def _agree(first: Demonstrations, other: Demonstrations, name: str, expected: object, found: object) -> None:

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 from policy_protocol.spec import StateField
 from training.data.conversion.camera_frames import FRAME_NAMES, check_frames, read_frames
+from training.data.conversion.idle_start import HAND, JOINTS, idle_start
 from training.data.conversion.recording import EpisodeEntry, GivenFacts, Recording, read_recording
 from training.data.errors import DemonstrationsInvalid
 
@@ -84,8 +85,14 @@ class Demonstrations:
         height, width = self._frames(self._group(self.recording.episodes[0]), camera).shape[1:3]
         return int(height), int(width)
 
-    def read(self, entry: EpisodeEntry, fields: Sequence[StateField]) -> Demonstration:
-        """Read one episode.
+    def steps(self, entry: EpisodeEntry) -> int:
+        """Actions of an episode."""
+        return len(self._group(entry)["actions"])
+
+    def read(
+        self, entry: EpisodeEntry, fields: Sequence[StateField], *, drop_idle_start: bool = False
+    ) -> Demonstration:
+        """Read one episode; with `drop_idle_start` without the steps of `idle_start`.
 
         Raises:
             DemonstrationsInvalid: a part is missing or damaged, or its length disagrees with the actions; names
@@ -95,18 +102,21 @@ class Demonstrations:
         steps = len(group["actions"])
         if steps == 0:
             raise DemonstrationsInvalid(f"{self._name(group)} holds no actions. Record it again.")
-        state = [self._rows(group, f"obs/{part.source}", steps) for part in fields]
+        kept = np.arange(steps)
+        if drop_idle_start:
+            kept = np.flatnonzero(~idle_start(self._rows(group, f"obs/{JOINTS}"), self._rows(group, f"obs/{HAND}")))
+        state = [self._rows(group, f"obs/{part.source}")[:steps] for part in fields]
         slices = [
             values.reshape(steps, -1)[:, part.start : part.stop] for values, part in zip(state, fields, strict=True)
         ]
-        rendered = self._rows(group, "obs/frame_rendered", steps) if "obs/frame_rendered" in group else np.ones(steps)
+        rendered = self._rows(group, "obs/frame_rendered") if "obs/frame_rendered" in group else np.ones(steps)
         if not rendered[0]:
             raise DemonstrationsInvalid(f"{self._name(group)} begins without a rendered frame. Record it again.")
         return Demonstration(
-            state=np.concatenate(slices, axis=1, dtype=np.float32),
-            actions=np.asarray(group["actions"], dtype=np.float32),
-            frames={name: self._read_frames(group, name, steps) for name in self.cameras},
-            frame_rendered=rendered.astype(bool),
+            state=np.concatenate(slices, axis=1, dtype=np.float32)[kept],
+            actions=np.asarray(group["actions"], dtype=np.float32)[kept],
+            frames={name: self._read_frames(group, name, steps)[kept] for name in self.cameras},
+            frame_rendered=rendered.astype(bool)[kept],
         )
 
     def successes(self) -> Iterator[EpisodeEntry]:
@@ -166,13 +176,13 @@ class Demonstrations:
         except OSError as error:
             raise DemonstrationsInvalid(f"{name} is damaged: {error}. Record it again.") from error
 
-    def _rows(self, group: h5py.Group, name: str, steps: int) -> np.ndarray:
-        """The rows before each action."""
+    def _rows(self, group: h5py.Group, name: str) -> np.ndarray:
+        """The rows before each action and after the last."""
         if name not in group:
             raise DemonstrationsInvalid(f"{self._name(group)} has no {name!r}, which other episodes have.")
-        self._check_length(group[name], steps, f"{self._name(group)}/{name}")
+        self._check_length(group[name], len(group["actions"]), f"{self._name(group)}/{name}")
         try:
-            return np.asarray(group[name][:steps])
+            return np.asarray(group[name])
         except OSError as error:
             raise DemonstrationsInvalid(f"{self._name(group)}/{name} is damaged: {error}. Record it again.") from error
 

@@ -31,6 +31,7 @@ class PartJob:
     given: GivenFacts | None
     entry: EpisodeEntry
     fields: tuple[StateField, ...]
+    drop_idle_start: bool
     encode: bool
     """As PNG; frames of a video are encoded when they are written, one behind the other."""
     part: Path
@@ -43,13 +44,16 @@ class EpisodeParts:
         out: the dataset's folder.
         sources: the recordings; parts of recordings that changed since, or of other settings, are not used.
         fields: parts of the state.
+        drop_idle_start: whether idle steps at the start are left out.
         encode: whether frames are PNGs.
     """
 
-    def __init__(self, out: Path, sources: Sequence[Path], fields: Sequence[StateField], encode: bool) -> None:
+    def __init__(
+        self, out: Path, sources: Sequence[Path], fields: Sequence[StateField], drop_idle_start: bool, encode: bool
+    ) -> None:
         self.root = out.parent / f".{out.name}.parts"
         described = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in sources]
-        key = hashlib.sha256(repr((described, tuple(fields), encode)).encode()).hexdigest()[:16]
+        key = hashlib.sha256(repr((described, tuple(fields), drop_idle_start, encode)).encode()).hexdigest()[:16]
         self._folder = self.root / key
         for other in self.root.glob("*"):
             if other != self._folder:
@@ -73,7 +77,8 @@ def prepare_part(job: PartJob) -> Path:
     """
     if not job.part.exists():
         with Demonstrations(job.recording, job.given) as demonstrations:
-            arrays = _arrays(demonstrations.read(job.entry, job.fields), job.encode)
+            read = demonstrations.read(job.entry, job.fields, drop_idle_start=job.drop_idle_start)
+            arrays = _arrays(read, job.encode)
         fresh = job.part.with_suffix(".new.npz")
         np.savez(fresh, **arrays)
         fresh.replace(job.part)

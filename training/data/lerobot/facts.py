@@ -67,6 +67,8 @@ class DatasetFacts:
     """Reset seeds of the episodes, in episode order; an episode of unknown seed is left out."""
     frame_stride: int = 1
     """Every how many steps a frame was really rendered; the rows between repeat the last one."""
+    idle_steps_left_out: int = 0
+    """Recorded steps that the dataset lacks, all together: those at the episodes' starts in which nothing moved."""
     fingerprint: str = ""
     """SHA-256 over the columns and the stored frames when they were converted (`ContentHash`)."""
     versions: Mapping[str, str] = field(default_factory=dict)

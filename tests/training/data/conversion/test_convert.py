@@ -269,6 +269,59 @@ def test_failures_are_left_out_unless_asked_for(recording, tmp_path):
         convert(failed, tmp_path / "none")
 
 
+def wait_at_the_start(steps):
+    """The gripper closes in the first step, then the robot waits until so many are over."""
+
+    def change(file):
+        for index in range(len(LENGTHS)):
+            qpos, hand = (file[f"traj_{index}/obs/{source}"] for source in ("agent/qpos", "extra/tcp_pose"))
+            qpos[:, :] = np.maximum(0, np.arange(len(qpos)) - steps)[:, None] * 0.1
+            hand[:, :] = qpos[:, :7]
+            qpos[0, 7:] = 0.04
+
+    return change
+
+
+def test_idle_steps_at_the_start_are_left_out_when_asked_for(recording, tmp_path):
+    edit(recording, wait_at_the_start(3))
+    assert convert(recording, tmp_path / "whole").idle_steps_left_out == 0
+    facts = convert(recording, tmp_path / "out", drop_idle_start=True)
+    assert facts.idle_steps_left_out == 2 * len(LENGTHS)
+    assert facts.demonstration_length["max"] == max(LENGTHS) - 2
+    whole, dataset = Dataset(tmp_path / "whole"), Dataset(tmp_path / "out")
+    assert [part.length for part in dataset.episodes] == [steps - 2 for steps in LENGTHS]
+    for part, before in zip(dataset.episodes, whole.episodes, strict=True):
+        kept = [0, *range(3, before.length)]
+        for column in ("state", "actions"):
+            ours, all_of_them = dataset.column(column), whole.column(column)
+            np.testing.assert_array_equal(ours[part.start : part.stop], all_of_them[before.start : before.stop][kept])
+        frames = [list(data.frames("wrist_image", part.index)) for data in (dataset, whole)]
+        np.testing.assert_array_equal(frames[0], np.stack(frames[1])[kept])
+        np.testing.assert_allclose(
+            dataset.column("timestamp")[part.start : part.stop].ravel(), np.arange(part.length) / 20, atol=1e-6
+        )
+
+
+def test_an_idle_row_may_take_the_frame_with_it_that_later_rows_repeat(tmp_path):
+    """They are no rows at which a sample begins, as before."""
+    recording = write_recording(tmp_path / "strided.h5", stride=2)
+    edit(recording, wait_at_the_start(3))
+    facts = convert(recording, tmp_path / "out", drop_idle_start=True)
+    assert facts.frame_stride == 2
+    expected = np.concatenate([(np.arange(steps) % 2 == 0)[[0, *range(3, steps)]] for steps in LENGTHS])
+    np.testing.assert_array_equal(Dataset(tmp_path / "out").rendered, expected)
+
+
+def test_without_the_robots_motion_nobody_can_tell_what_is_idle(recording, tmp_path):
+    edit(recording, lambda file: [file.__delitem__(f"traj_{index}/obs/extra/tcp_pose") for index in range(3)])
+    with pytest.raises(DemonstrationsInvalid) as error:
+        convert(recording, tmp_path / "out", drop_idle_start=True)
+    assert error.value.message == (
+        f"{recording} has no 'extra/tcp_pose', so nothing says when the robot begins to move. "
+        "Leave out --drop-idle-start."
+    )
+
+
 def test_an_existing_output_needs_overwrite(recording, tmp_path):
     convert(recording, tmp_path / "out")
     with pytest.raises(OutputExists, match=r"out exists already\. Pass --overwrite to replace it"):

@@ -47,7 +47,7 @@ def test_an_interrupted_conversion_goes_on_with_the_next_episode(record, tmp_pat
     monkeypatch.setattr(
         episode_parts.Demonstrations,
         "read",
-        lambda self, entry, fields: read.append(entry.group) or reader(self, entry, fields),
+        lambda self, entry, fields, **how: read.append(entry.group) or reader(self, entry, fields, **how),
     )
     convert(recording, tmp_path / "out")
     assert (prepared, read) == (["traj_0", "traj_1"], ["traj_2"])

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32
 
+from sim_client.collect.blocked import BLOCKED, is_blocked
 from sim_client.collect.trajectories import Episode
 from sim_client.errors import PlanningFailed
 from sim_client.simulator import Planner, Simulator, SimulatorObservation, StepResult
 
 __all__ = ["attempt"]
+
+_HAND = "extra/tcp_pose"
 
 
 @dataclass
@@ -31,6 +34,12 @@ class _Recording:
         self.observations.append(SimulatorObservation(images, now.state))
         self.rendered.append(render)
 
+    def blocked(self, actions: Float32[np.ndarray, "steps action_dim"], control_freq: int) -> bool:
+        """Whether something was in the hand's way so far."""
+        hand = np.stack([row.state[_HAND][:3] for row in self.observations])
+        success = np.array([result.success for result in self.results])
+        return is_blocked(actions[: len(success)], hand, success, control_freq)
+
     def episode(self, seed: int, actions: Float32[np.ndarray, "steps action_dim"]) -> Episode:
         """The rows as arrays."""
         first, results = self.observations[0], self.results
@@ -47,7 +56,13 @@ class _Recording:
 
 
 def attempt(
-    simulator: Simulator, planner: Planner, seed: int, frame_stride: int, alive: Callable[[], None] = lambda: None
+    simulator: Simulator,
+    planner: Planner,
+    seed: int,
+    frame_stride: int,
+    alive: Callable[[], None] = lambda: None,
+    *,
+    skip_blocked: bool = False,
 ) -> Episode:
     """The demonstration of `seed`, whole: from the reset to the last planned action, after which the task is solved.
 
@@ -57,6 +72,7 @@ def attempt(
         seed: of the reset.
         frame_stride: render every so many steps.
         alive: called now and then, so that somebody may notice when it is not.
+        skip_blocked: refuse a demonstration as soon as something is in the hand's way.
 
     Raises:
         PlanningFailed: with the reason why this seed gives no demonstration.
@@ -71,6 +87,8 @@ def attempt(
     for action in actions:
         recording.results.append(simulator.step(action))
         recording.observe(simulator, frame_stride)
+        if skip_blocked and recording.blocked(actions, simulator.settings.control_freq):
+            raise PlanningFailed(BLOCKED)
         alive()
     if not recording.results[-1].success:
         raise PlanningFailed("the replay of the actions does not end in success")

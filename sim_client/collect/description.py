@@ -66,4 +66,5 @@ def _simulation(
         failed_seeds={str(seed): reason for seed in attempted if (reason := outcomes[seed]) is not None},
         versions=installed_versions(),
         render_backend=request.render_backend,
+        skip_blocked=request.skip_blocked,
     )

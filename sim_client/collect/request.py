@@ -26,6 +26,7 @@ _FLAGS = {
     "control_freq": "--control-freq",
     "frame_stride": "--frame-stride",
     "render_backend": "--render-backend",
+    "skip_blocked": "--skip-blocked",
 }
 
 
@@ -58,6 +59,8 @@ class CollectionRequest:
     """Render steps 0, k, 2k, … and repeat the last frame in between: k times cheaper, k times coarser."""
     render_backend: str = "cpu"
     """`cpu` or `gpu`: the pixels differ slightly between the two."""
+    skip_blocked: bool = False
+    """Take another seed where something is in the hand's way (`sim_client.collect.blocked`)."""
 
     def __post_init__(self) -> None:
         task(self.env_id)
@@ -90,6 +93,7 @@ class CollectionRequest:
             control_freq=simulation.control_freq,
             frame_stride=simulation.frame_stride,
             render_backend=simulation.render_backend,
+            skip_blocked=simulation.skip_blocked,
         )
 
 
@@ -104,11 +108,18 @@ def require_same(found: CollectionRequest, asked: CollectionRequest, where: Path
         if before == now or (field.name == "episodes" and before < now):
             continue
         flag = _FLAGS[field.name]
+        had, wanted = _passed(flag, before), _passed(flag, now)
         raise CollectionError(
-            f"{where} was collected with {flag} {before}, but {flag} {now} was asked for. "
-            f"Pass {flag} {before}, another --out, or --overwrite to collect it anew.",
+            f"{where} was collected with {had}, but {wanted} was asked for. "
+            f"Pass {had}, another --out, or --overwrite to collect it anew.",
             field=flag,
         )
+
+
+def _passed(flag: str, value: object) -> str:
+    if isinstance(value, bool):
+        return flag if value else f"--no-{flag.removeprefix('--')}"
+    return f"{flag} {value}"
 
 
 def require_same_versions(found: Mapping[str, str], now: Mapping[str, str], where: Path) -> None:

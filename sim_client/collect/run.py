@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from sim_client.option_checks import require_at_least
 from sim_client.simulator import SimulatorDescription
 from sim_client.versions import installed_versions
 
-__all__ = ["Collection", "collect"]
+__all__ = ["Collection", "collect", "summary"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _collect(request: CollectionRequest, out: Path, parts: Parts, workers: int, 
     if existing is not None:
         _adopt(out, existing, parts)
     facts = _finish(request, out, parts, _collect_parts(request, parts, workers, console))
-    console.out(_summary(out, facts))
+    console.out(summary(out, facts))
     return Collection(out, facts, already_complete=False)
 
 
@@ -188,10 +189,15 @@ def _finish(request: CollectionRequest, out: Path, parts: Parts, outcomes: dict[
     return facts
 
 
-def _summary(out: Path, facts: TrajectoryFacts) -> str:
+def summary(out: Path, facts: TrajectoryFacts) -> str:
+    """What was collected, and how many seeds gave no demonstration for which reason."""
     lengths = sorted(episode.elapsed_steps for episode in facts.episodes)
     tried = len(facts.simulation.attempted_seeds)
-    return (
-        f"Wrote {out}: {len(lengths)} demonstrations of {facts.simulation.env_id} from {tried} seeds, "
-        f"{lengths[0]} to {lengths[-1]} steps (median {lengths[len(lengths) // 2]})."
+    failures = Counter(facts.simulation.failed_seeds.values()).most_common()
+    return " ".join(
+        (
+            f"Wrote {out}: {len(lengths)} demonstrations of {facts.simulation.env_id} from {tried} seeds, "
+            f"{lengths[0]} to {lengths[-1]} steps (median {lengths[len(lengths) // 2]}).",
+            *(f"No demonstration from {count}: {reason}." for reason, count in failures),
+        )
     )

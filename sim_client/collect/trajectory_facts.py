@@ -60,6 +60,8 @@ class SimulationFacts:
     """Package versions of the recording."""
     render_backend: str = "cpu"
     """What rendered the frames: `cpu` or `gpu`."""
+    skip_blocked: bool = False
+    """Whether seeds whose hand is blocked count as failed."""
 
 
 @dataclass(frozen=True)

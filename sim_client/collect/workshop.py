@@ -53,8 +53,11 @@ class _DemonstrationBench:
     def _collect(self, seed: int) -> str | CollectionError | None:
         from sim_client.collect.attempt import attempt
 
+        request = self.workshop.request
         try:
-            episode = attempt(self.simulator, self.planner, seed, self.workshop.request.frame_stride, self.tell)
+            episode = attempt(
+                self.simulator, self.planner, seed, request.frame_stride, self.tell, skip_blocked=request.skip_blocked
+            )
         except PlanningFailed as failure:
             return failure.message
         return _store(self.workshop.directory / f"seed_{seed}.h5", episode)

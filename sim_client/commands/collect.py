@@ -36,6 +36,12 @@ def collect_command(
         int, typer.Option(help="Render every k-th step only and repeat the frame in between: faster, coarser.")
     ] = 1,
     render_backend: Annotated[str, typer.Option(help="What renders: cpu or gpu.")] = "cpu",
+    skip_blocked: Annotated[
+        bool,
+        typer.Option(
+            help="Take another seed where something blocks the hand: told to move, it stands still for 0.3 s."
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Collect anew over what is at --out.")] = False,
 ) -> None:
     """Record demonstrations with ManiSkill's motion planner.
@@ -52,6 +58,7 @@ def collect_command(
         control_freq=control_freq,
         frame_stride=frame_stride,
         render_backend=render_backend,
+        skip_blocked=skip_blocked,
     )
     try:
         collect(request, out, workers=workers, overwrite=overwrite)

@@ -20,7 +20,10 @@ from rich.console import Console
 
 from policy_protocol.errors import ChunkwireError
 from sim_client.collect import Collection, CollectionRequest, collect
+from sim_client.collect.blocked import BLOCKED
+from sim_client.collect.description import describe
 from sim_client.collect.parts import Parts
+from sim_client.collect.run import summary
 from sim_client.collect.seeds import seeds_from
 from sim_client.collect.selection import chosen_seeds, next_seed, require_hope
 from sim_client.collect.trajectories import read_episode
@@ -28,7 +31,7 @@ from sim_client.collect.trajectory_facts import facts_path
 from sim_client.collect.workshop import DemonstrationWorkshop
 from sim_client.crew.processes import ProcessCrew
 from sim_client.errors import CollectionError, InvalidOption, UnknownEnvironment
-from sim_client.simulator import Simulator
+from sim_client.simulator import Simulator, SimulatorDescription
 
 REQUEST = CollectionRequest("PushCube-v1", episodes=2, frame_stride=25, camera_size=64)
 
@@ -139,6 +142,10 @@ def test_a_complete_file_is_returned_at_once(collection: Collection) -> None:
         ({"seed": 7}, r"with --seed 1000000, but --seed 7 was asked for"),
         ({"control_freq": 10}, r"with --control-freq 20, but --control-freq 10 was asked for"),
         ({"episodes": 1}, r"with --episodes 2, but --episodes 1 was asked for"),
+        (
+            {"skip_blocked": True},
+            r"with --no-skip-blocked, but --skip-blocked was asked for\. Pass --no-skip-blocked, another --out",
+        ),
     ],
 )
 def test_a_file_of_another_kind_is_refused_by_the_first_difference(
@@ -386,6 +393,28 @@ def test_the_lowest_seeds_win_whoever_finishes_first() -> None:
     assert chosen_seeds(outcomes, first=10, wanted=2) is None
     assert chosen_seeds({**outcomes, 11: None}, first=10, wanted=2) == (10, 11)
     assert chosen_seeds({**outcomes, 11: "no path"}, first=10, wanted=2) == (10, 12)
+
+
+def test_the_facts_of_a_file_give_its_request_again(collection: Collection) -> None:
+    request = replace(REQUEST, skip_blocked=True, camera_size=32)
+    simulation = collection.facts.simulation
+    description = SimulatorDescription(
+        simulation.cameras, simulation.action_low, simulation.action_high, simulation.state_sources
+    )
+    seeds = (1_000_001, 1_000_002)
+    facts = describe(request, description, {1_000_000: BLOCKED, **dict.fromkeys(seeds)}, seeds, (70, 71))
+    assert CollectionRequest.of(facts) == request
+    assert facts.simulation.failed_seeds == {"1000000": BLOCKED}
+
+
+def test_the_summary_counts_the_seeds_without_a_demonstration_by_their_reason(collection: Collection) -> None:
+    reasons = {"1000000": BLOCKED, "1000001": BLOCKED, "1000004": "the motion planner found no path"}
+    facts = collection.facts
+    simulation = replace(facts.simulation, attempted_seeds=tuple(range(1_000_000, 1_000_005)), failed_seeds=reasons)
+    assert summary(collection.path, replace(facts, simulation=simulation)).endswith(
+        "No demonstration from 2: the hand is blocked: told to move, it stands still. "
+        "No demonstration from 1: the motion planner found no path."
+    )
 
 
 def test_no_seed_is_started_that_cannot_be_needed() -> None:

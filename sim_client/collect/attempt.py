@@ -72,12 +72,28 @@ def attempt(
         seed: of the reset.
         frame_stride: render every so many steps.
         alive: called now and then, so that somebody may notice when it is not.
-        skip_blocked: refuse a demonstration as soon as something is in the hand's way.
+        skip_blocked: where something is in the hand's way, plan once more from above, or give up.
 
     Raises:
         PlanningFailed: with the reason why this seed gives no demonstration.
     """
-    actions = planner.plan(seed)
+    episode = _replay(simulator, planner.plan(seed), seed, frame_stride, alive, skip_blocked)
+    if episode is None and planner.plans_from_above:
+        episode = _replay(simulator, planner.plan(seed, from_above=True), seed, frame_stride, alive, skip_blocked)
+    if episode is None:
+        raise PlanningFailed(BLOCKED)
+    return episode
+
+
+def _replay(
+    simulator: Simulator,
+    actions: Float32[np.ndarray, "steps action_dim"],
+    seed: int,
+    frame_stride: int,
+    alive: Callable[[], None],
+    skip_blocked: bool,
+) -> Episode | None:
+    """The episode of these actions; None as soon as something is in the hand's way."""
     limit = simulator.settings.max_episode_steps
     if len(actions) > limit:
         raise PlanningFailed(f"the plan takes {len(actions)} steps, more than the {limit} of an episode")
@@ -88,7 +104,7 @@ def attempt(
         recording.results.append(simulator.step(action))
         recording.observe(simulator, frame_stride)
         if skip_blocked and recording.blocked(actions, simulator.settings.control_freq):
-            raise PlanningFailed(BLOCKED)
+            return None
         alive()
     if not recording.results[-1].success:
         raise PlanningFailed("the replay of the actions does not end in success")

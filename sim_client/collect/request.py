@@ -60,7 +60,7 @@ class CollectionRequest:
     render_backend: str = "cpu"
     """`cpu` or `gpu`: the pixels differ slightly between the two."""
     skip_blocked: bool = False
-    """Take another seed where something is in the hand's way (`sim_client.collect.blocked`)."""
+    """Where something is in the hand's way (`sim_client.collect.blocked`), plan from above or take another seed."""
 
     def __post_init__(self) -> None:
         task(self.env_id)

@@ -15,6 +15,7 @@ from mani_skill.trajectory.utils.actions.conversion import from_pd_joint_pos
 from policy_protocol.errors import did_you_mean
 from sim_client.errors import CollectionError, PlanningFailed
 from sim_client.simulator.environment import make_environment
+from sim_client.simulator.from_above import FROM_ABOVE
 from sim_client.simulator.types import SimulationSettings
 
 __all__ = ["Planner"]
@@ -43,17 +44,27 @@ class Planner:
             )
         physics = replace(settings, render_backend="none", max_episode_steps=_NO_LIMIT)
         self._solve: Callable[..., Any] = MP_SOLUTIONS[settings.env_id]
+        self._from_above: Callable[..., Any] | None = FROM_ABOVE.get(settings.env_id)
         self._planned = _Recorder(make_environment(replace(physics, control_mode="pd_joint_pos")))
         self._converted = _Recorder(make_environment(physics))
         self._control_mode = settings.control_mode
 
-    def plan(self, seed: int) -> Float32[np.ndarray, "steps action_dim"]:
+    @property
+    def plans_from_above(self) -> bool:
+        """Whether the task has a second plan, which comes down beside what the first may run into."""
+        return self._from_above is not None
+
+    def plan(self, seed: int, *, from_above: bool = False) -> Float32[np.ndarray, "steps action_dim"]:
         """Actions that solve the episode of `seed`, when replayed from its start without feedback.
+
+        Args:
+            seed: of the reset.
+            from_above: take the second plan, where the task has one (`sim_client.simulator.from_above`).
 
         Raises:
             PlanningFailed: there is no path, or its conversion does not end in success.
         """
-        joints = self._joint_positions(seed)
+        joints = self._joint_positions(seed, self._from_above if from_above and self._from_above else self._solve)
         self._planned.reset(seed=seed)
         self._converted.reset(seed=seed)
         from_pd_joint_pos(self._control_mode, joints, self._planned, self._converted)
@@ -61,9 +72,9 @@ class Planner:
             raise PlanningFailed(f"the plan, converted to {self._control_mode}, does not end in success")
         return np.stack(self._converted.actions)
 
-    def _joint_positions(self, seed: int) -> Sequence[Float32[np.ndarray, "joint_dim"]]:
+    def _joint_positions(self, seed: int, solve: Callable[..., Any]) -> Sequence[Float32[np.ndarray, "joint_dim"]]:
         try:
-            outcome = self._solve(self._planned, seed=seed, debug=False, vis=False)
+            outcome = solve(self._planned, seed=seed, debug=False, vis=False)
         except Exception as error:  # the solutions let mplib's and numpy's own errors through
             raise PlanningFailed(f"the motion planner stopped with {type(error).__name__}: {error}") from error
         if isinstance(outcome, int) or not self._planned.actions:  # -1: no path

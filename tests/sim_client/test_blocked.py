@@ -70,12 +70,29 @@ def test_a_beginning_shorter_than_that_tells_nothing() -> None:
     assert not is_blocked(*moving(share=0.0, steps=5), FREQ)
 
 
-def test_a_hand_that_comes_down_on_the_cube_gives_no_demonstration() -> None:
-    settings = replace(CollectionRequest("PushCube-v1", episodes=1).settings(), render_backend="none")
-    simulator, planner = Simulator(settings), Planner(settings)
+def test_a_hand_that_comes_down_on_the_cube_goes_by_way_of_a_point_above() -> None:
+    """Its seed is kept, or the policy would see no cube that lies there."""
+    simulator, planner = of_push_cube()
+    demonstration = attempt(simulator, planner, 1_000_000, 1, skip_blocked=True)
+    assert demonstration.success[-1]
+    hand = demonstration.state["extra/tcp_pose"][:, :3]
+    assert hand[:, 2].min() < 0.03
+    assert not is_blocked(demonstration.actions, hand, demonstration.success, FREQ)
+    assert len(demonstration.actions) > 80 > len(planner.plan(1_000_000))
+    simulator.close()
+
+
+def test_without_a_plan_from_above_it_gives_no_demonstration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim_client.simulator.planner.FROM_ABOVE", {})
+    simulator, planner = of_push_cube()
     with pytest.raises(PlanningFailed, match=r"^the hand is blocked: told to move, it stands still$"):
         attempt(simulator, planner, 1_000_000, 1, skip_blocked=True)
     behind = attempt(simulator, planner, 1_000_001, 1, skip_blocked=True)
     assert behind.success[-1]
     assert behind.state["extra/tcp_pose"][:, 2].min() < 0.03
     simulator.close()
+
+
+def of_push_cube() -> tuple[Simulator, Planner]:
+    settings = replace(CollectionRequest("PushCube-v1", episodes=1).settings(), render_backend="none")
+    return Simulator(settings), Planner(settings)

@@ -39,8 +39,8 @@ def collect_command(
     skip_blocked: Annotated[
         bool,
         typer.Option(
-            help="Where something blocks the hand (told to move, it stands still for 0.3 s), plan again from above; a task "
-            "that has no such plan takes another seed."
+            help="Where something blocks the hand (told to move, it stands still for 0.3 s), plan again from above; a "
+            "task that has no such plan takes another seed."
         ),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Collect anew over what is at --out.")] = False,

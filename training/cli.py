@@ -16,6 +16,7 @@ from training.commands.convert import convert_command
 from training.commands.export import export_command
 from training.commands.list_experiments import list_command
 from training.commands.merge import merge_command
+from training.commands.recipe import recipe_command
 from training.commands.stats import stats_command
 from training.exhaustion import explained
 from training.experiment import ExperimentInvalid
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Train a policy: `train EXPERIMENT --exp-name NAME`. The verbs below prepare its dataset.",
 )
-_VERBS = ("run", "list", "convert", "check", "stats", "merge", "export")
+_VERBS = ("run", "list", "convert", "check", "stats", "merge", "export", "recipe")
 
 app.command("list")(list_command)
 app.command("convert")(convert_command)
@@ -37,6 +38,7 @@ app.command("check")(check_command)
 app.command("stats")(stats_command)
 app.command("merge")(merge_command)
 app.command("export")(export_command)
+app.command("recipe")(recipe_command)
 
 
 @app.command("run")

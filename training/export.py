@@ -35,6 +35,9 @@ from training.pi05.model.params import check_params, config_of_params, count_par
 
 __all__ = ["Exported", "export_checkpoint"]
 
+_COMMITTED = "commit_success.txt"
+"""That it is there says all; orbax writes this machine's path into it, which is nobody else's business."""
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -133,6 +136,8 @@ def _save(out: Path, flat: Mapping[str, np.ndarray], assets: Assets, experiment:
         host = jax.local_devices(backend="cpu")[0]  # as jax arrays, which openpi's are recorded as
         params = ocp.args.PyTreeSave(as_saved(unflatten(jax.device_put(dict(flat), host))))
         checkpointer.save(out.absolute(), ocp.args.Composite(params=params, assets=SaveAssets(write)))
+    for mark in out.rglob(_COMMITTED):
+        mark.write_text("Saved whole.\n", encoding="utf-8")
 
 
 def _size(directory: Path) -> int:

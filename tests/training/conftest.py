@@ -51,7 +51,7 @@ def tiny_settings() -> list[str]:
         *(f"model.{stream}.{size}" for stream in ("language", "expert") for size in ("heads=2", "head_dim=8")),
         *("model.action_dim=8", "model.action_horizon=4", "model.max_token_len=64", "execution_horizon=2"),
         *("batch_size=2", "steps=6", "save_every=3", "log_every=1", "denoising_steps=2"),
-        *("optimizer.warmup_steps=1", "optimizer.decay_steps=50"),
+        *("optimizer.warmup_steps=1", "optimizer.decay_steps=50", "held_out=0", "draws_per_sample=1"),
     ]
 
 

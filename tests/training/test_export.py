@@ -78,6 +78,11 @@ def test_an_export_holds_the_weights_in_bfloat16_and_no_train_state(exported, pl
         np.testing.assert_array_equal(leaf, before[path].astype(ml_dtypes.bfloat16))
 
 
+def test_an_export_does_not_say_where_it_was_made(exported):
+    files = [path for path in exported.rglob("*") if path.is_file()]
+    assert not [path for path in files if str(exported.parent).encode() in path.read_bytes()]
+
+
 def test_an_export_is_served_like_any_checkpoint(exported, tiny_pi05):
     policy = load_policy(exported, dtype="bfloat16")
     assert policy.parameter_count == count_params(flatten(tiny_pi05.params))

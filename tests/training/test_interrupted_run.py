@@ -37,7 +37,7 @@ def uninterrupted(settings, runs, lerobot_dataset):
     """The folder of a run that goes through, saved at its end alone."""
     changed = [*settings, f"dataset={lerobot_dataset}", f"save_every={STEPS}"]
     experiment = override(find_experiment(NAME), changed)
-    assert (experiment.optimizer.ema_decay, experiment.accumulate_steps) == (0.98, 2)
+    assert (experiment.optimizer.ema_decay, experiment.accumulate_steps) == (0.99, 2)
     return train(experiment, "uninterrupted", runs).parent
 
 

@@ -168,7 +168,8 @@ def test_frames_that_cannot_be_decoded_are_counted_and_left_out_when_asked_to(co
     run = tmp_path / "runs" / NAME / "skipped"
     assert json.loads((run / "run.json").read_text())["skipped_frames"] == 2
     assert [record["step"] for record in lines(run, "metrics.jsonl", "step")] == [0, 1]
-    experiment = override(find_experiment(NAME), [f"dataset={broken}", "model.action_horizon=4", "execution_horizon=2"])
+    short = ("model.action_horizon=4", "execution_horizon=2", "held_out=0")
+    experiment = override(find_experiment(NAME), [f"dataset={broken}", *short])
     inputs = open_inputs(experiment, "looked at", skip_corrupt=True)
     assert sorted({*range(ROWS)} - {*inputs.loader.anchors.tolist()}) == [0, 18]
 

@@ -42,7 +42,7 @@ def test_list_names_every_experiment_with_its_size(train):
     assert code == 0
     assert title == ["name", "model", "parameters", "batch", "steps", "dataset"]
     assert [line[0] for line in lines] == list(experiment_names())
-    assert [NAME, "pi05", "2.5M", "32", "600", "datasets/stackcube"] in lines
+    assert [NAME, "pi05", "2.5M", "32", "3,000", "datasets/stackcube"] in lines
     assert ["pi0_maniskill_pickcube_lora", *["pi0", "+", "LoRA", "3.29B", "32", "30,000", "datasets/pickcube"]] in lines
 
 

@@ -16,8 +16,8 @@ HAND = "extra/tcp_pose"
 """Sources of the simulator's observation that decide what moves."""
 
 _STILL = 1e-4
-"""Largest change in one step, in radians and metres. The slowest first step of a plan moves a joint by three times as
-much; what stands still moves by less than a hundredth of it."""
+"""Largest change in one step, in radians and metres. In 100 demonstrations of PushCube-v1 the first step that moves
+the arm turns a joint by three times as much at least, and a robot that waits is still to a thousandth of this."""
 
 
 def idle_start(

@@ -7,13 +7,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from sim_client.crew import worker
 from sim_client.crew.workshop import Workshop
+from sim_client.ctrl_c import ignoring
 
 __all__ = ["Member"]
 
@@ -36,7 +37,7 @@ class Member:
         self.log = log
         self._connection, theirs = context.Pipe()
         self.process = context.Process(target=worker.worker_main, args=(theirs, workshop, log, threads), daemon=True)
-        with _without_ctrl_c():
+        with ignoring(signal.SIGINT):  # not even before its first line runs does it see Ctrl-C
             self.process.start()
         theirs.close()
         self.job: Any = None
@@ -99,16 +100,3 @@ class Member:
         how = f"by {signal.Signals(-code).name}" if code and code < 0 else f"with exit code {code}"
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
         return f"the worker died {how}" + (f": {lines[-1][:200]}" if lines else "")
-
-
-@contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Processes started here never see Ctrl-C, not even before their first line runs."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from policy_protocol import PolicySpec
+from sim_client.ctrl_c import ignoring
 from sim_client.episode.environment import open_environment
 from sim_client.episode.keepsakes import Keepsakes
 from sim_client.episode.rules import EpisodeRules
@@ -94,7 +96,8 @@ def _finish(directory: ResultsDirectory, workshop: EpisodeWorkshop, staff: Staff
             with suppress(RecordsError):
                 write_report(directory.path)
         raise
-    write_report(directory.path)
+    with ignoring(signal.SIGINT, signal.SIGTERM):  # Compose stops the clients that share a list at the first one's end
+        write_report(directory.path)
 
 
 def _run_remaining(directory: ResultsDirectory, workshop: EpisodeWorkshop, staff: Staff, console: Console) -> None:

@@ -68,6 +68,8 @@ class EvaluationSession:
             shutil.rmtree(logs)  # else the error names a log in it
         except KeyboardInterrupt as error:
             shutil.rmtree(logs)
+            if self._directory.is_complete():
+                return
             raise Interrupted(f"Stopped. {self._what_is_kept()} {self._how_it_goes_on()}") from error
 
     def _run(self, logs: Path) -> None:

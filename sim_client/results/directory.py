@@ -91,6 +91,10 @@ class ResultsDirectory:
         ]
         return tuple(sorted(left, key=lambda one: one[1] in outcomes))
 
+    def is_complete(self) -> bool:
+        """Whether every episode has a result by now."""
+        return not self.remaining()
+
     def note_mismatches(self, found: Sequence[Mismatch]) -> None:
         """Add what the built simulator does otherwise than training, allowed by name, to `run.json`."""
         with self._changing():

@@ -69,6 +69,11 @@ class SharedDirectory(ResultsDirectory):
         with self._membership.locked():
             self._look()
 
+    def is_complete(self) -> bool:
+        """See `ResultsDirectory.is_complete`; the others may have finished it."""
+        self.look()
+        return super().is_complete()
+
     def news(self) -> tuple[EpisodeRecord, ...]:
         """Records that were read and not yet told, this member's own among them."""
         new, self._told = self._records[self._told :], len(self._records)

@@ -23,6 +23,7 @@ from sim_client.evaluation.dial import Dial
 from sim_client.evaluation.run import run_evaluation
 from sim_client.evaluation.staff import Staff
 from sim_client.results.options import EvaluationOptions
+from sim_client.results.report import write_report
 
 
 def seeds_of(server: FakePolicyServer) -> list[int]:
@@ -267,6 +268,19 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(spec, start_server,
     assert "Traceback" not in errors
     assert sim_client(*command)[0] == 0
     assert len(read_results(tmp_path / "out")[1]) == 4
+
+
+def test_a_report_that_is_being_written_is_finished_whoever_stops_it(spec, start_server, evaluate, monkeypatch):
+    def stopped(path):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        write_report(path)
+
+    monkeypatch.setattr("sim_client.evaluation.run.write_report", stopped)
+    before = signal.getsignal(signal.SIGINT)
+    run, records = evaluate(start_server())
+    assert len(records) == len(run.seeds)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_ctrl_c_while_waiting_for_the_server_ends_with_130_too(start_client):

@@ -114,6 +114,27 @@ def test_members_that_stop_when_sure_stop_after_the_same_episodes_as_one_process
     assert identity(tmp_path / "together") == identity(tmp_path / "alone")
 
 
+class StoppedAtTheEnd(Staff):
+    """The user stops the process while it ends its crew."""
+
+    def hire(self, *arguments):
+        crew = super().hire(*arguments)
+        end = crew.stop
+
+        def stop() -> None:
+            end()
+            raise KeyboardInterrupt
+
+        crew.stop = stop
+        return crew
+
+
+def test_a_member_that_is_stopped_when_the_list_is_finished_is_done(tmp_path):
+    said = work(SharedDirectory(tmp_path / "together", _SHARED["run"]), StoppedAtTheEnd(workers=0))
+    assert "Stopped" not in said
+    assert identity(tmp_path / "together") == _SHARED["expected"]
+
+
 class Gate:
     """A policy that lets one episode hang until `open`."""
 

@@ -69,6 +69,9 @@ class ServerProcess:
 
     @property
     def log(self):
+        """All of it once the process has ended; of a living one, what it wrote a moment ago may be missing."""
+        if self.process.poll() is not None:
+            self._reader.join(10)
         return "".join(self.lines)
 
     @property

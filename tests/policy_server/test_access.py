@@ -20,7 +20,7 @@ from sim_client.policy_client import PolicyClient
 from .certificates import Certificate
 from .conftest import REHEARSED
 from .rehearsed_policy import state
-from .talking import dial, rehearsed
+from .talking import dial, eventually, rehearsed
 
 KEY = "a-key-of-the-lab#1"
 
@@ -108,7 +108,7 @@ def test_a_key_never_reaches_the_log(server):
         pass
     with pytest.raises(InvalidStatus), connect(server.url, additional_headers={"Authorization": "Api-Key guess-7"}):
         pass
-    assert "was turned away: The API key is wrong" in server.log
+    eventually(lambda: "was turned away: The API key is wrong" in server.log)
     assert KEY not in server.log
     assert "guess-7" not in server.log
 
@@ -146,7 +146,7 @@ def test_tls_and_keys_work_together(tls_server, certificate):
     assert get(f"https://127.0.0.1:{tls_server.port}/healthz", context=certificate.trust) == (200, "OK\n")
     with PolicyClient(url, api_key=KEY, tls_ca=certificate.certificate) as client:
         assert client.infer(rehearsed(mark=3).observation).actions[0, 0] == 3
-    assert "ready on wss://" in tls_server.log
+    eventually(lambda: "ready on wss://" in tls_server.log)
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused_by_our_client(tls_server):

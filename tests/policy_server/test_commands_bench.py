@@ -31,14 +31,10 @@ def zeros(environment, spec_file, tmp_path_factory):
         server.stop()
 
 
-def grpc_url(server):
-    return next(word for line in server.lines for word in line.split() if word.startswith("grpc://"))
-
-
 @pytest.mark.parametrize("transport", ["websocket", "grpc"])
 def test_it_measures_a_server_over_either_transport(zeros, environment, transport):
     server, keys = zeros
-    url = server.url if transport == "websocket" else grpc_url(server)
+    url = server.url if transport == "websocket" else server.grpc_url
     done = run_bench(environment, url, "--requests", 40, "--clients", 2, "--api-key-file", keys, "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)

@@ -73,14 +73,8 @@ def error_of(call):
     return caught.value.code(), pb.Error.FromString(blobs[0]) if blobs else None, caught.value.details()
 
 
-def grpc_address(server):
-    """Of a `serve` process."""
-    line = next(line for line in server.lines if "grpc://" in line)
-    return line.partition("grpc://")[2].split()[0]
-
-
 def test_the_real_process_answers_both_transports_with_the_same_actions(server, observation, channel_to):
-    stub = PolicyServiceStub(channel_to(grpc_address(server)))
+    stub = PolicyServiceStub(channel_to(server.grpc_url.removeprefix("grpc://")))
     answer = stub.GetSpec(pb.GetSpecRequest(), timeout=30)
     assert (answer.protocol, PolicySpec.from_json(answer.spec_json)) == ("chunkwire/1", LIBERO)
     request = InferRequest(1, observation, noise_seed=3)
@@ -94,7 +88,7 @@ def test_the_real_process_answers_both_transports_with_the_same_actions(server, 
 
 def test_a_client_that_knows_only_reflection_gets_a_chunk(server, observation, channel_to):
     """What grpcurl does: ask for the schema, build the messages from it, call."""
-    channel = channel_to(grpc_address(server))
+    channel = channel_to(server.grpc_url.removeprefix("grpc://"))
     ask = reflection_pb2.ServerReflectionRequest
     call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
         iter([ask(list_services=""), ask(file_containing_symbol="chunkwire.policy.v1.PolicyService")]), timeout=30
@@ -477,7 +471,7 @@ def test_a_right_key_lets_in(start, observation, channel_to, tmp_path, header):
 
 
 def test_a_port_that_is_taken_is_said_so(server, spec_file, environment):
-    port = grpc_address(server).rpartition(":")[2]
+    port = server.grpc_url.rpartition(":")[2]
     arguments = ["--policy", "zeros", "--spec", spec_file, "--port", "0", "--grpc-port", port]
     done = subprocess.run([SERVE, *arguments], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
@@ -527,7 +521,7 @@ def test_an_expired_certificate_is_refused_by_the_client(start, tmp_path):
 
 
 def test_our_client_gets_the_same_over_both_transports_of_the_real_process(server, observation):
-    with PolicyClient(server.url) as websocket, PolicyClient(f"grpc://{grpc_address(server)}") as rpc:
+    with PolicyClient(server.url) as websocket, PolicyClient(server.grpc_url) as rpc:
         one, two = (client.infer(observation, noise_seed=4) for client in (websocket, rpc))
     np.testing.assert_array_equal(one.actions, two.actions)
     assert one.checkpoint == two.checkpoint == "pi05_libero/tiny/100"

@@ -2,7 +2,7 @@
 
     from training.pi05 import load_policy
 
-    policy = load_policy("runs/pi05_maniskill_stackcube_small/first/599")
+    policy = load_policy("runs/pi05_maniskill_stackcube_small/first/2999")
     chunk = policy({"observation/image": image, "observation/wrist_image": wrist,
                     "observation/state": state, "prompt": "Push a cube."})
     chunk.actions  # (action_horizon, action_dim), physical units

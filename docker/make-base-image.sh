@@ -11,6 +11,7 @@ set -eu
 
 IMAGE=${1:-chunkwire-base:bookworm}
 SUITE=bookworm
+KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 HERE=$(cd "$(dirname "$0")" && pwd)
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -55,11 +56,14 @@ main() {
     require debootstrap debootstrap
     require docker docker.io
     docker info >/dev/null 2>&1 || fail "the Docker engine does not answer. Start it: systemctl start docker"
+    [ -r "$KEYRING" ] || fail "$KEYRING is missing. As root: apt-get install debian-archive-keyring"
     mirror=${MIRROR:-$(sh "$HERE/bookworm-source.sh" | cut -d ' ' -f 1)}
     root=$(mktemp -d)
-    trap 'rm -rf "$root"' EXIT
+    trap 'rm -rf --one-file-system "$root"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
     say "installing Debian $SUITE into a folder"
-    debootstrap --variant=minbase --include=ca-certificates $SUITE "$root" ${mirror:+"$mirror"} >&2
+    debootstrap --force-check-gpg --keyring="$KEYRING" --variant=minbase --include=ca-certificates $SUITE "$root" ${mirror:+"$mirror"} >&2
     mirror=${mirror:-$(awk '$1 == "deb" { print $2; exit }' "$root/etc/apt/sources.list")}
     trust_what_the_host_trusts "$root"
     write_sources "$root" "$mirror"

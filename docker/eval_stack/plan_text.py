@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from eval_stack.container_plan import ContainerPlan
@@ -9,6 +10,8 @@ from eval_stack.images import Image, Wanted
 from eval_stack.plan import Plan, StackPlan
 
 __all__ = ["plan_text"]
+
+_CREDENTIALS = re.compile(r"//[^/@\s]+@")
 
 
 def plan_text(plan: Plan, wanted: Wanted) -> str:
@@ -33,7 +36,8 @@ def _supply(image: Image, wanted: Wanted) -> str:
     if wanted == "pull" or not image.buildable:
         return "pulled" if wanted == "pull" else "pulled if it is missing"
     arguments = " ".join(f"{name}={value}" for name, value in image.arguments.items() if value)
-    return f"built from {image.dockerfile}{'' if wanted == 'build' else ' if it is missing'} ({arguments})"
+    shown = _CREDENTIALS.sub("//…@", arguments)
+    return f"built from {image.dockerfile}{'' if wanted == 'build' else ' if it is missing'} ({shown})"
 
 
 def _stack(number: int, stack: StackPlan) -> Iterator[str]:

@@ -47,13 +47,17 @@ class Running:
         networking = None
         if plan.network and plan.alias:
             networking = {plan.network: self._engine.api.create_endpoint_config(aliases=[plan.alias])}
+        user = "0:0" if self._is_rootless() else plan.user  # root there is the caller, and any other user is nobody's
         container = self._engine.containers.create(
-            **plan.to_docker(), networking_config=networking, labels=self._owner.labels(plan.role)
+            **{**plan.to_docker(), "user": user}, networking_config=networking, labels=self._owner.labels(plan.role)
         )
         log = LogTail(container, lambda line: self._screen.line(show_as, line) if show_as else None)
         running = RunningContainer(container, log)
         running.start()
         return running
+
+    def _is_rootless(self) -> bool:
+        return any("rootless" in option for option in self._engine.info().get("SecurityOptions") or ())
 
     def stop(self) -> None:
         """End what runs, clients first; remove it, unless it is to be kept."""

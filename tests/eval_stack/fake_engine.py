@@ -180,6 +180,10 @@ class FakeEngine:
         self.out_of_memory = False
         self.ever: list[FakeContainer] = []
         self.history: list[str] = []
+        self.security_options = ["name=seccomp,profile=builtin"]
+
+    def info(self) -> dict[str, Any]:
+        return {"SecurityOptions": self.security_options}
 
     def role(self, role: str) -> list[FakeContainer]:
         """Containers of a role, also those that are removed."""

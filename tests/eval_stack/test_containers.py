@@ -28,6 +28,12 @@ def test_every_container_is_confined(eval_stack, engine, two_by_two):
         assert "DeviceRequests" not in config or config["DeviceRequests"] == []
 
 
+def test_on_a_rootless_engine_everything_runs_as_its_root_who_is_the_caller(eval_stack, engine, first):
+    engine.security_options = ["name=seccomp,profile=builtin", "name=rootless"]
+    assert eval_stack(*first).code == 0
+    assert {container.created["user"] for container in engine.ever} == {"0:0"}
+
+
 def test_a_server_reads_its_checkpoint_and_keeps_what_it_compiles_for_its_user(eval_stack, engine, first, tmp_path):
     assert eval_stack(*first).code == 0
     (server,) = engine.role("server")

@@ -68,6 +68,13 @@ def test_gpus_are_given_to_the_server_and_to_rendering(eval_stack, first):
     assert "--render-backend gpu" in ended.out
 
 
+def test_a_password_of_the_package_index_is_not_shown(eval_stack, first, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "https://user:s3cret@index.example/simple")
+    ended = eval_stack(*first, "--dry-run")
+    assert "PIP_INDEX_URL=https://…@index.example/simple" in ended.out
+    assert "s3cret" not in ended.out
+
+
 def test_the_defaults_are_those_of_compose():
     lines = (CHECKOUT / "docker/.env").read_text().splitlines()
     compose = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))

@@ -45,6 +45,15 @@ def test_every_manifest_is_valid_and_nothing_in_it_is_unknown(overlay):
         kubernetes_validate.validate(manifest, "1.37", strict=True)
 
 
+def test_the_shelf_holds_both_volumes_and_can_write_them():
+    (shelf,) = read(KUBERNETES / "shelf.yaml")
+    kubernetes_validate.validate(shelf, "1.37", strict=True)
+    claims = {volume["persistentVolumeClaim"]["claimName"] for volume in shelf["spec"]["volumes"]}
+    storage = read(KUBERNETES / "base/storage.yaml")
+    assert claims == {claim["metadata"]["name"] for claim in storage}
+    assert not any(mount.get("readOnly") for mount in shelf["spec"]["containers"][0]["volumeMounts"])
+
+
 def test_the_schema_finds_what_is_wrong():
     server = manifests("cpu")["Deployment/chunkwire-server"]
     pod(server)["containers"][0]["prots"] = []

@@ -2,7 +2,7 @@
 #
 #   docker build -f docker/policy_server.Dockerfile -t chunkwire/policy-server .
 #   docker build -f docker/policy_server.Dockerfile -t chunkwire/policy-server:cpu --build-arg ACCELERATOR=cpu .
-#   docker run --rm --gpus all -p 8000:8000 -v $PWD/checkpoints/run/29999:/checkpoint:ro chunkwire/policy-server
+#   docker run --rm --gpus all -p 127.0.0.1:8000:8000 -v $PWD/checkpoints/run/29999:/checkpoint:ro chunkwire/policy-server
 #
 # BASE is any Debian 12 (or a later one with Python 3.11 or newer): see make-base-image.sh for hosts that cannot pull.
 # PIP_INDEX_URL and PIP_FIND_LINKS may name a mirror of the package index.

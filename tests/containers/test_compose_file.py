@@ -54,12 +54,13 @@ def test_the_profiles_hold_a_server_and_its_clients():
     assert on("cpu") == {"server", "sim"}
     assert on("suite") == {"server", "suite"}
     assert on("gpu") == {"server-gpu", "sim-gpu"}
+    assert on("suite-gpu") == {"server-gpu", "suite-gpu"}
     assert on("train") == {"train"}
     assert on("train-gpu") == {"train-gpu"}
     assert defaults()["COMPOSE_PROFILES"] == "cpu"
 
 
-@pytest.mark.parametrize("name", ["sim", "suite", "sim-gpu"])
+@pytest.mark.parametrize("name", ["sim", "suite", "sim-gpu", "suite-gpu"])
 def test_clients_start_when_the_server_is_ready(name):
     (server, condition), *others = SERVICES[name]["depends_on"].items()
     assert not others
@@ -77,7 +78,7 @@ def test_containers_can_write_into_their_folders_only_and_have_no_privileges(nam
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
-    assert service["cap_add"] == ["SETUID", "SETGID"]  # as-owner gives them up
+    assert service["cap_add"] == ["SETUID", "SETGID", "SETPCAP"]  # as-owner gives them up
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "privileged" not in service
     folders = [mount["target"] for mount in service["volumes"] if isinstance(mount, dict)]
@@ -102,8 +103,9 @@ def test_ports_are_published_on_the_loopback_only():
 
 
 def test_gpu_services_ask_for_a_gpu_each():
+    on_gpus = on("gpu") | on("suite-gpu") | on("train-gpu")
     for name, service in SERVICES.items():
         devices = service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
         # More capabilities would replace those that the image asks for: "graphics" alone leaves CUDA out.
         assert all(device["capabilities"] == ["gpu"] for device in devices)
-        assert [device["driver"] for device in devices] == (["nvidia"] if name in on("gpu") | on("train-gpu") else [])
+        assert [device["driver"] for device in devices] == (["nvidia"] if name in on_gpus else [])

@@ -44,6 +44,7 @@ def timed(what: str, work: Callable[[], object]) -> None:
 
 @pytest.fixture(scope="session")
 def engine() -> docker.DockerClient:
+    assert os.getuid() == 0, "make test-containers needs root: it gives folders away and kills processes"
     client = docker.from_env()
     client.ping()
     return client
@@ -143,6 +144,7 @@ def stack(
             "RESULTS": results,
             "SERVER_IMAGE": images.server,
             "SIM_IMAGE": images.sim,
+            "TRAIN_IMAGE": images.train,
             "SERVER_PORT": free_port(),
             "SIM_ARGS": "--workers 1",
         }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
+from stacks import run
 
 
 def inside(image: str, *command: str, **options: str) -> subprocess.CompletedProcess[str]:
@@ -62,3 +64,18 @@ def test_an_image_says_what_it_is(engine, images, image):
     labels = engine.images.get(getattr(images, image)).labels
     assert labels["org.opencontainers.image.title"].startswith("Chunkwire ")
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize("owner", ["0", "12345"])
+def test_who_becomes_a_folders_owner_keeps_no_capability(images, tmp_path, owner):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    os.chown(folder, int(owner), -1)
+    flags = ["--user", "0:0", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
+    flags += [word for capability in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", capability)]
+    mount = ("--volume", f"{folder}:/results")
+    command = ("as-owner", "/results", "sh", "-c", "id -u; grep Cap /proc/self/status")
+    ended = run("docker", "run", "--rm", *flags, *mount, "--entrypoint", command[0], images.sim, *command[1:])
+    user, *capabilities = ended.stdout.splitlines()
+    assert user == owner
+    assert {line.split()[1] for line in capabilities} == {"0000000000000000"}

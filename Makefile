@@ -1,10 +1,13 @@
-# Chunkwire's two commands, and what they are made of.
+# Chunkwire's commands, and what they are made of.
 #
-#   make eval   collect, convert, train, serve and evaluate, on a bare machine; every finished stage is reused
-#   make test   everything that CI runs
+#   make eval     serve and evaluate a policy, on a bare machine; a task without one is trained for, on a small scale
+#   make policy   make the policy of a task by its recipe: collect, convert, check, train, export, evaluate
+#   make test     everything that CI runs
 #
-# `make eval` takes ENV=PushCube-v1 EPISODES=50 DEMOS=20 STEPS=400 SEED=0, and CHECKPOINT=… to evaluate one that
-# exists. CONTRIBUTING.md lists the smaller targets.
+# Every finished stage is reused. `make eval` takes ENV=PushCube-v1 EPISODES=50 SEED=0 and CHECKPOINT=… to evaluate
+# another one than that of checkpoints/; with DEMOS=20 or STEPS=400 it trains one. `make policy` takes TASK=pushcube,
+# the name of a recipe, and DEMOS, STEPS, EPISODES and SEED in place of its own. Both hand TRAIN='--set …' to the training.
+# CONTRIBUTING.md lists the smaller targets.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -19,6 +22,8 @@ DEMOS = 20
 STEPS = 400
 SEED = 0
 CHECKPOINT =
+TRAIN =
+OUT =
 WORKERS = $(shell nproc)
 TEST_JOBS = 2
 PYTHON = python3
@@ -26,9 +31,23 @@ PYTHON = python3
 TASK := $(shell echo '$(ENV)' | sed 's/-v[0-9]*$$//' | tr '[:upper:]' '[:lower:]')
 EXPERIMENT := pi05_maniskill_$(TASK)_small
 RUN := runs/$(EXPERIMENT)/eval-$(DEMOS)-demos-$(STEPS)-steps
-STEP := $(or $(CHECKPOINT),$(RUN)/$(shell expr $(STEPS) - 1))
 DEMOS_FILE := demos/$(TASK)-$(DEMOS).h5
 DATASET := datasets/$(TASK)-$(DEMOS)
+
+# A recipe has more to say about demonstrations than their number.
+COLLECT = --env $(ENV) --episodes $(DEMOS)
+CONVERT =
+CHECK =
+SETTINGS =
+
+given = $(filter command,$(origin $(1)))
+instead = $(if $(call given,$(1)),$(2) $($(1)))
+TRAINED := $(RUN)/$(shell expr $(STEPS) - 1)
+SHIPPED := checkpoints/$(TASK)
+SHIPS := $(if $(call given,DEMOS)$(call given,STEPS),,$(wildcard $(SHIPPED)/params))
+STEP := $(or $(CHECKPOINT),$(if $(SHIPS),$(SHIPPED),$(TRAINED)))
+RESULTS := docs/results/$(TASK)
+MEASURED := $(RUN)/$(EPISODES)-episodes-from-$(SEED)/measured
 
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | head -1)
 JAX_EXTRA := $(if $(GPU),jax[cuda12])
@@ -40,7 +59,7 @@ SIM := .venv-sim/bin
 # A file's tests share what is slow to make, and each process uses every core while it compiles or renders.
 SIDE_BY_SIDE := --numprocesses $(TEST_JOBS) --dist loadfile
 
-.PHONY: help setup eval test lint test-model test-sim test-path test-containers proto fuzz tokenizer pins clean
+.PHONY: help setup eval policy shipped test lint test-model test-sim test-path test-containers proto fuzz tokenizer pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,32 +80,60 @@ setup: .venv/installed .venv-sim/installed ## Make both environments and check t
 	$(SIM)/python -m sim_client.simulator $(RENDER_BACKEND)
 	touch $@
 
-eval: setup $(if $(CHECKPOINT),,$(RUN)/trained) ## Evaluate: ENV, EPISODES, CHECKPOINT, DEMOS, STEPS, SEED
-	@echo '== evaluating $(STEP) on $(ENV), $(EPISODES) episodes'
+eval: setup $(if $(CHECKPOINT)$(SHIPS),,$(RUN)/trained) ## Evaluate a policy: ENV, EPISODES, SEED; CHECKPOINT, or DEMOS and STEPS to train one
+	@# On so few cores one worker asks, and batches of more need not be compiled.
+	echo '== evaluating $(STEP) on $(ENV), $(EPISODES) episodes'
 	port=$$($(MODEL)/python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-	$(MODEL)/serve --checkpoint '$(STEP)' --port $$port --no-grpc &
+	$(MODEL)/serve --checkpoint '$(STEP)' --port $$port --no-grpc $(if $(filter 1 2 3,$(WORKERS)),--batch-sizes 1) &
 	server=$$!
 	trap 'kill $$server 2>/dev/null || true; wait $$server 2>/dev/null || true' EXIT
 	until $(MODEL)/python -c "import urllib.request; urllib.request.urlopen('http://127.0.0.1:$$port/readyz', timeout=5)" 2>/dev/null; do
 		kill -0 $$server 2>/dev/null || { echo 'The server ended before it was ready; its message is above.' >&2; exit 1; }
 		sleep 1
 	done
-	$(SIM)/sim-client --env $(ENV) --episodes $(EPISODES) --seed $(SEED) --server ws://127.0.0.1:$$port --render-backend $(RENDER_BACKEND)
+	$(SIM)/sim-client --env $(ENV) --episodes $(EPISODES) --seed $(SEED) --server ws://127.0.0.1:$$port \
+		--render-backend $(RENDER_BACKEND) $(if $(OUT),--out $(OUT) && touch $(OUT)/measured)
+
+policy: setup ## Make a policy by its recipe: TASK=pushcube, and DEMOS, STEPS, EPISODES, SEED in place of the recipe's
+	@recipe=$$($(MODEL)/train recipe '$(TASK)' $(call instead,DEMOS,--demonstrations) $(call instead,STEPS,--steps) \
+		$(call instead,EPISODES,--episodes) $(call instead,SEED,--seed))
+	mapfile -t variables <<<"$$recipe"
+	$(MAKE) --no-print-directory shipped "$${variables[@]}"
+
+# What a run led to stays with it: whatever was made between, its recipe ends in the same policy and results.
+shipped: $(MEASURED)
+	@rm -rf $(SHIPPED) $(RESULTS)
+	mkdir -p $(dir $(SHIPPED)) $(RESULTS)
+	cp -r $(RUN)/policy $(SHIPPED)
+	cp $(<D)/episodes.jsonl $(<D)/report.md $(<D)/run.json $(RESULTS)
+	head -1 $(RESULTS)/report.md
+	echo 'The policy is $(SHIPPED), its results are in $(RESULTS).'
+
+$(MEASURED): $(RUN)/exported
+	@$(MAKE) --no-print-directory eval CHECKPOINT=$(RUN)/policy OUT=$(@D)
+
+$(RUN)/exported: $(RUN)/trained
+	@echo '== exporting $(TRAINED)'
+	rm -rf $(RUN)/policy
+	$(MODEL)/train export $(TRAINED) $(RUN)/policy
+	touch $@
 
 $(DEMOS_FILE): | setup
-	@echo '== collecting $(DEMOS) demonstrations of $(ENV)'
-	$(SIM)/sim-client collect --env $(ENV) --episodes $(DEMOS) --out $@ --workers $(WORKERS) --render-backend $(RENDER_BACKEND)
+	@echo '== collecting demonstrations of $(ENV)'
+	$(SIM)/sim-client collect $(COLLECT) --out $@ --workers $(WORKERS) --render-backend $(RENDER_BACKEND)
 
 $(DATASET)/meta/info.json: $(DEMOS_FILE)
 	@echo '== converting to a LeRobot dataset'
-	$(MODEL)/train convert --overwrite $< $(DATASET)
+	$(MODEL)/train convert --overwrite $< $(DATASET) $(CONVERT)
+	$(MODEL)/train check $(DATASET) $(CHECK)
 
 $(RUN)/trained: $(DATASET)/meta/info.json
 	@echo '== training $(EXPERIMENT) for $(STEPS) steps'
 	# A run is gone on with when a step of it is saved and the data is what it began with.
 	how=--overwrite
 	if compgen -G '$(RUN)/[0-9]*/params' >/dev/null && [ '$(RUN)/run.json' -nt '$<' ]; then how=--resume; fi
-	$(MODEL)/train $(EXPERIMENT) --exp-name $(notdir $(RUN)) --dataset $(DATASET) --set steps=$(STEPS) $$how
+	$(MODEL)/train $(EXPERIMENT) --exp-name $(notdir $(RUN)) --dataset $(DATASET) --set steps=$(STEPS) $(SETTINGS) \
+		$(CHECK) $(TRAIN) $$how
 	touch $@
 
 test: lint test-model test-sim test-path ## Everything that CI runs

@@ -40,9 +40,11 @@ class Recipe:
     """What `train check` finds and is meant to be so."""
     steps: int | None = None
     """Updates; None for the experiment's own."""
+    settings: tuple[str, ...] = ()
+    """What the training has otherwise than the experiment, as `--set` takes it."""
     episodes: int = 100
     """Of the evaluation."""
-    first_seed: int = 0
+    seed: int = 0
     """Of the evaluation's first episode; those of demonstrations begin at a million."""
 
     @property
@@ -62,6 +64,11 @@ class Recipe:
     def check(self) -> tuple[str, ...]:
         """Arguments of `train check` and of the training."""
         return tuple(word for name in self.ignore_checks for word in ("--ignore-check", name))
+
+    @property
+    def train(self) -> tuple[str, ...]:
+        """More arguments of the training."""
+        return tuple(word for setting in self.settings for word in ("--set", setting))
 
     def variables(self, experiment: Experiment) -> Mapping[str, str]:
         """What the Makefile needs to know.
@@ -83,9 +90,10 @@ class Recipe:
             "CHECK": shlex.join(self.check),
             "EXPERIMENT": experiment.name,
             "STEPS": steps,
-            "RUN": f"runs/{experiment.name}/policy-{_digest(*data, experiment.to_json(), steps)}",
+            "SETTINGS": shlex.join(self.train),
+            "RUN": f"runs/{experiment.name}/policy-{_digest(*data, experiment.to_json(), steps, *self.train)}",
             "EPISODES": str(self.episodes),
-            "SEED": str(self.first_seed),
+            "SEED": str(self.seed),
         }
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from training.cli import main
 from training.data.conversion.state_fields import parse_state
+from training.experiment import override
 from training.experiments import find_experiment, find_recipe, recipe_names
 from training.recipe import Recipe
 
@@ -40,7 +41,7 @@ def told(monkeypatch, capsys):
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_has_an_experiment_and_a_state_that_can_be_recorded(name):
     recipe = find_recipe(name)
-    assert find_experiment(recipe.experiment).discrete_state_input
+    assert override(find_experiment(recipe.experiment), recipe.settings).discrete_state_input
     fields = parse_state((*recipe.state, *recipe.goal), WIDTHS)
     assert [(part.source, part.start, part.stop) for part in fields][:2] == [
         ("extra/tcp_pose", 0, 3),
@@ -63,6 +64,7 @@ def test_the_variables_are_arguments_of_the_stages():
     assert shlex.split(given["CONVERT"]) == [
         *("--state", "extra/tcp_pose[0:3]", "--state", "agent/qpos[7:8]", "--drop-idle-start")
     ]
+    assert variables(replace(PUSHCUBE, settings=("a=1", "b=2")))["SETTINGS"] == "--set a=1 --set b=2"
     assert (given["TASK"], given["ENV"], given["CHECK"]) == ("pushcube", "PushCube-v1", "")
     assert (given["EXPERIMENT"], given["EPISODES"], given["SEED"]) == ("pi05_maniskill_pushcube_small", "100", "0")
 
@@ -76,8 +78,8 @@ def test_what_a_stage_makes_is_named_by_all_that_decides_it():
 
     assert renamed(frame_stride=2) == renamed(demonstrations=90) == ["DEMOS_FILE", "DATASET", "RUN"]
     assert renamed(state=("agent/qpos",)) == ["DATASET", "RUN"]
-    assert renamed(steps=1) == ["RUN"]
-    assert renamed(episodes=10, first_seed=100) == []
+    assert renamed(steps=1) == renamed(settings=("batch_size=8",)) == ["RUN"]
+    assert renamed(episodes=10, seed=100) == []
     experiment = replace(find_experiment(PUSHCUBE.experiment), batch_size=8)
     assert PUSHCUBE.variables(experiment)["RUN"] != before["RUN"]
 
@@ -93,8 +95,8 @@ def test_the_two_pickcubes_differ_in_the_goal_alone():
 
 def test_the_command_prints_a_variable_in_each_line(told):
     assert dict(line.split("=", 1) for line in told("pushcube")) == variables(PUSHCUBE)
-    smaller = replace(PUSHCUBE, demonstrations=2, steps=4, episodes=1)
-    lines = told("pushcube", "--demonstrations", "2", "--steps", "4", "--episodes", "1")
+    smaller = replace(PUSHCUBE, demonstrations=2, steps=4, episodes=1, seed=7)
+    lines = told("pushcube", "--demonstrations", "2", "--steps", "4", "--episodes", "1", "--seed", "7")
     assert dict(line.split("=", 1) for line in lines) == variables(smaller)
 
 

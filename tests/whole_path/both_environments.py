@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+EXPERIMENT = "pi05_maniskill_pushcube_small"
 MODEL, SIMULATOR = Path(sys.executable).parent, ROOT / ".venv-sim/bin"
 
 
@@ -44,6 +45,14 @@ def serving(*arguments, environment) -> Iterator[str]:
     finally:
         process.terminate()
         assert process.wait(30) == 0
+
+
+def make_policy(workspace, environment):
+    """`make policy` of PushCube-v1 with four updates on two demonstrations, and one episode."""
+    small = ("--set batch_size=4", "--set save_every=2", "--set optimizer.warmup_steps=1", "--set held_out=0")
+    scale = ("TASK=pushcube", "DEMOS=2", "STEPS=4", "EPISODES=1", "WORKERS=2", f"TRAIN={' '.join(small)}")
+    commands = (f"MODEL={MODEL}", f"SIM={SIMULATOR}")
+    return run("make", "policy", *scale, *commands, cwd=workspace, env=environment)
 
 
 def evaluate(server, out, *arguments, **options):

@@ -7,35 +7,59 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import time
 
 import numpy as np
 import pytest
-from both_environments import MODEL, ROOT, SIMULATOR, evaluate, records, run, serving
+from both_environments import EXPERIMENT, ROOT, SIMULATOR, evaluate, make_policy, records, run, serving
 
 from policy_protocol.spec import PolicySpec
 from training.pi05 import load_policy
 
-EXPERIMENT = "pi05_maniskill_pushcube_small"
+
+def test_a_recipe_leaves_a_small_policy_and_its_results(policy, checkpoint, workspace):
+    spec = PolicySpec.read(policy / "assets/policy_spec.json")
+    trained = PolicySpec.read(checkpoint / "assets/policy_spec.json").policy.checkpoint
+    origin = spec.policy.checkpoint
+    assert (origin.experiment, origin.run, origin.step) == (EXPERIMENT, f"{trained.run}-bf16", 3)
+    assert [(part.source, part.start, part.stop) for part in spec.observation.state.fields] == [
+        *(("extra/tcp_pose", 0, 3), ("agent/qpos", 7, 8))
+    ]
+    assert sum(path.stat().st_size for path in policy.rglob("*") if path.is_file()) < 12e6
+    results = workspace / "docs/results/pushcube"
+    assert sorted(path.name for path in results.iterdir()) == ["episodes.jsonl", "report.md", "run.json"]
+    assert [record["seed"] for record in records(results)] == [0]
+    assert json.loads((results / "run.json").read_text())["checkpoint"] == str(origin)
+    assert sorted(path.name for path in policy.parent.iterdir()) == ["pushcube"]
 
 
-@pytest.fixture(scope="module")
-def checkpoint(workspace, environment, dataset):
-    place = ("--exp-name", "test", "--dataset", dataset, "--runs", workspace / "runs")
-    settings = (
-        "--set",
-        "steps=4",
-        "--set",
-        "batch_size=4",
-        "--set",
-        "save_every=2",
-        "--set",
-        "optimizer.warmup_steps=1",
-    )
-    run(MODEL / "train", EXPERIMENT, *place, *settings, env=environment)
-    return workspace / "runs" / EXPERIMENT / "test" / "3"
+def test_a_recipe_that_was_followed_to_its_end_begins_no_stage_again(policy, workspace, environment):
+    before = {path.relative_to(policy): path.read_bytes() for path in policy.rglob("*") if path.is_file()}
+    shutil.rmtree(policy)  # as where another run's policy was put in its place
+    output = make_policy(workspace, environment)
+    assert "== " not in output
+    assert {path.relative_to(policy): path.read_bytes() for path in policy.rglob("*") if path.is_file()} == before
+    assert output.endswith("The policy is checkpoints/pushcube, its results are in docs/results/pushcube.\n")
+
+
+@pytest.mark.parametrize(
+    ("asked", "served", "trains"),
+    [
+        (("ENV=PushCube-v1",), "checkpoints/pushcube", False),
+        (("ENV=PullCube-v1",), "runs/pi05_maniskill_pullcube_small/eval-20-demos-400-steps/399", True),
+        (("ENV=PushCube-v1", "STEPS=7"), "runs/pi05_maniskill_pushcube_small/eval-20-demos-7-steps/6", True),
+        (("ENV=PushCube-v1", "CHECKPOINT=a/9"), "a/9", False),
+    ],
+)
+def test_an_evaluation_takes_the_policy_that_is_asked_for_else_the_shipped_one_else_trains(
+    policy, workspace, environment, asked, served, trains
+):
+    script = run("make", "--dry-run", "eval", *asked, cwd=workspace, env=environment)
+    assert f"serve --checkpoint '{served}'" in script
+    assert ("== training" in script) == trains
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +74,10 @@ def test_the_checkpoint_carries_the_facts_of_its_demonstrations(checkpoint, demo
     assert spec.simulation.env_ids == ("PushCube-v1",)
     assert spec.simulation.control_freq == facts["control_freq"] == 20
     assert spec.simulation.demonstration_seeds == (1_000_000, 1_000_001)
-    assert spec.simulation.frame_stride == 8
+    assert spec.simulation.frame_stride == 4
     assert spec.action.control_mode == "pd_ee_delta_pose"
     assert [camera.simulator_camera for camera in spec.observation.cameras] == ["base_camera", "hand_camera"]
-    assert {camera.height for camera in spec.observation.cameras} == {64}
+    assert {camera.height for camera in spec.observation.cameras} == {128}
     assert spec.observation.prompt.trained == (facts["prompt"],)
     assert (spec.policy.checkpoint.experiment, spec.policy.checkpoint.step) == (EXPERIMENT, 3)
 
@@ -61,13 +85,13 @@ def test_the_checkpoint_carries_the_facts_of_its_demonstrations(checkpoint, demo
 def test_the_checkpoint_is_a_policy_in_this_process_too(checkpoint):
     policy = load_policy(checkpoint)
     spec = policy.spec.observation
-    images = {camera.key: np.zeros((64, 64, 3), np.uint8) for camera in spec.cameras}
+    images = {camera.key: np.zeros((128, 128, 3), np.uint8) for camera in spec.cameras}
     observation = {**images, spec.state.key: np.array(spec.state.mean), "prompt": spec.prompt.trained[0]}
     assert policy(observation, noise_seed=1).actions.shape == (16, 7)
 
 
 def test_an_evaluation_counts_every_episode_and_a_second_run_repeats_none(server, workspace, environment):
-    out = workspace / "results"
+    out = workspace / "two-episodes"
     output = evaluate(server, out, "--episodes", 2, env=environment)
     assert re.search(r"success_once [012]/2 = ", output)
     assert [record["seed"] for record in records(out)] == [0, 1]
@@ -120,7 +144,7 @@ def test_a_sweep_measures_every_step_that_one_server_loads_on_request(checkpoint
         done = run(*client, *flags, "--server", server, env=environment)
     result = json.loads(done[done.index("{") : done.rindex("}") + 1])
     assert [(one["step"], one["checkpoint"]) for one in result["steps"]] == [
-        (step, f"{EXPERIMENT}/test/{step}") for step in (1, 3)
+        (step, f"{EXPERIMENT}/{training.name}/{step}") for step in (1, 3)
     ]
     assert all(one["training_loss"] > 0 and one["outcomes"]["error"] == 0 for one in result["steps"])
     assert [[record["seed"] for record in records(out / step)] for step in ("1", "3")] == [[0, 1]] * 2

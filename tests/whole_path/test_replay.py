@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import hashlib
 
+import pytest
 from both_environments import evaluate, records, serving
 
 from policy_server.policies.recorded_files import read_recording
+
+pytestmark = pytest.mark.timeout(1_200)  # whichever comes first waits for the policy
 
 
 def test_demonstrations_that_are_served_again_succeed_by_the_very_same_actions(

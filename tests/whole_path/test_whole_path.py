@@ -19,6 +19,8 @@ from both_environments import EXPERIMENT, ROOT, SIMULATOR, evaluate, make_policy
 from policy_protocol.spec import PolicySpec
 from training.pi05 import load_policy
 
+pytestmark = pytest.mark.timeout(1_200)  # whichever comes first waits for the policy
+
 
 def test_a_recipe_leaves_a_small_policy_and_its_results(policy, checkpoint, workspace):
     spec = PolicySpec.read(policy / "assets/policy_spec.json")
